@@ -1,0 +1,3 @@
+//! StreamGate: the reference service that shows streamgate-agent at work.
+
+fn main() {}
