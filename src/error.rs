@@ -14,16 +14,37 @@ pub struct Error {
 
 #[derive(Debug)]
 enum Kind {
-    AddressInUse { address: SocketAddr, source: std::io::Error },
-    Bind { address: SocketAddr, source: std::io::Error },
-    Thread { name: &'static str, source: std::io::Error },
-    Runtime { source: std::io::Error },
-    OutOfRange { parameter: &'static str, range: String, seen: String },
-    Refused { what: &'static str, why: String },
+    AddressInUse {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    Thread {
+        name: &'static str,
+        source: std::io::Error,
+    },
+    Runtime {
+        source: std::io::Error,
+    },
+    OutOfRange {
+        parameter: &'static str,
+        range: String,
+        seen: String,
+    },
+    Refused {
+        what: &'static str,
+        why: String,
+    },
 }
 
 impl Error {
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only the listener binds"))]
+    #[cfg_attr(
+        not(feature = "http"),
+        expect(dead_code, reason = "only the listener binds")
+    )]
     pub(crate) fn bind(address: SocketAddr, source: std::io::Error) -> Self {
         let kind = if source.kind() == std::io::ErrorKind::AddrInUse {
             Kind::AddressInUse { address, source }
@@ -34,11 +55,15 @@ impl Error {
     }
 
     pub(crate) fn thread(name: &'static str, source: std::io::Error) -> Self {
-        Self { kind: Kind::Thread { name, source } }
+        Self {
+            kind: Kind::Thread { name, source },
+        }
     }
 
     pub(crate) fn runtime(source: std::io::Error) -> Self {
-        Self { kind: Kind::Runtime { source } }
+        Self {
+            kind: Kind::Runtime { source },
+        }
     }
 
     pub(crate) fn out_of_range(
@@ -56,7 +81,12 @@ impl Error {
     }
 
     pub(crate) fn refused(what: &'static str, why: impl fmt::Display) -> Self {
-        Self { kind: Kind::Refused { what, why: why.to_string() } }
+        Self {
+            kind: Kind::Refused {
+                what,
+                why: why.to_string(),
+            },
+        }
     }
 
     /// Says whether another process already listens on the agent's address.
@@ -79,7 +109,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::AddressInUse { address, .. } => {
-                write!(f, "the agent cannot listen on {address}: the address is in use")
+                write!(
+                    f,
+                    "the agent cannot listen on {address}: the address is in use"
+                )
             }
             Kind::Bind { address, source } => {
                 write!(f, "the agent cannot listen on {address}: {source}")
@@ -88,7 +121,11 @@ impl fmt::Display for Error {
                 write!(f, "the agent cannot start its thread {name}: {source}")
             }
             Kind::Runtime { source } => write!(f, "the agent cannot build its runtime: {source}"),
-            Kind::OutOfRange { parameter, range, seen } => {
+            Kind::OutOfRange {
+                parameter,
+                range,
+                seen,
+            } => {
                 write!(f, "{parameter} must be {range} (got {seen:?})")
             }
             Kind::Refused { what, why } => write!(f, "{what}: {why}"),

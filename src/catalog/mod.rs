@@ -39,6 +39,26 @@ pub enum Signal {
     Custom,
 }
 
+impl Signal {
+    /// The word that stands in file names, paths, panels and alerts.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Cache => "cache",
+            Self::Query => "query",
+            Self::Pool => "pool",
+            Self::Cpu => "cpu",
+            Self::Heap => "heap",
+            Self::Process => "process",
+            Self::Host => "host",
+            Self::Runtime => "runtime",
+            Self::Span => "span",
+            Self::Agent => "agent",
+            Self::Custom => "custom",
+        }
+    }
+}
+
 /// What the numbers of a family count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -135,22 +155,42 @@ impl Metric {
 
     /// A distribution of durations over the bounds of a request: 5 ms to 10 s, with 0.1 and 0.2.
     pub const fn request_histogram(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, Unit::Seconds, Kind::Histogram(bounds::Bounds::Request))
+        Self::new(
+            name,
+            help,
+            Unit::Seconds,
+            Kind::Histogram(bounds::Bounds::Request),
+        )
     }
 
     /// A distribution of waits: 0.1 ms to 10 s.
     pub const fn wait_histogram(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, Unit::Seconds, Kind::Histogram(bounds::Bounds::Wait))
+        Self::new(
+            name,
+            help,
+            Unit::Seconds,
+            Kind::Histogram(bounds::Bounds::Wait),
+        )
     }
 
     /// A distribution of sizes: 256 B to 64 MiB.
     pub const fn size_histogram(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, Unit::Bytes, Kind::Histogram(bounds::Bounds::Size))
+        Self::new(
+            name,
+            help,
+            Unit::Bytes,
+            Kind::Histogram(bounds::Bounds::Size),
+        )
     }
 
     /// A distribution of small counts: 1 to 10,000.
     pub const fn rows_histogram(name: &'static str, help: &'static str) -> Self {
-        Self::new(name, help, Unit::Count, Kind::Histogram(bounds::Bounds::Rows))
+        Self::new(
+            name,
+            help,
+            Unit::Count,
+            Kind::Histogram(bounds::Bounds::Rows),
+        )
     }
 
     /// Names the labels; values are given in the same order, at most 10.

@@ -27,7 +27,9 @@ struct Shard {
 
 impl Shard {
     fn new() -> Self {
-        Self { chunks: std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect() }
+        Self {
+            chunks: std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect(),
+        }
     }
 }
 
@@ -111,7 +113,8 @@ impl Cells {
             }
             None => {
                 self.shared(slot + cell).fetch_add(1, Ordering::Relaxed);
-                self.shared(slot + sum_cell).fetch_add(sum, Ordering::Relaxed);
+                self.shared(slot + sum_cell)
+                    .fetch_add(sum, Ordering::Relaxed);
             }
         }
     }
@@ -149,7 +152,11 @@ impl Cells {
             return None;
         }
         let (chunk, offset) = chunk_of(slot);
-        let found = self.shards.get(index)?.get().and_then(|shard| shard.chunks.get(chunk)?.get());
+        let found = self
+            .shards
+            .get(index)?
+            .get()
+            .and_then(|shard| shard.chunks.get(chunk)?.get());
         match found {
             Some(chunk) => chunk.get(offset..),
             None => self.grow(index, chunk)?.get(offset..),
@@ -161,7 +168,11 @@ impl Cells {
         let shard = self.shards.get(index)?;
         let fresh_shard = shard.get().is_none();
         let cost = size_of::<Chunk>()
-            + if fresh_shard { CHUNKS * size_of::<OnceLock<Box<Chunk>>>() } else { 0 };
+            + if fresh_shard {
+                CHUNKS * size_of::<OnceLock<Box<Chunk>>>()
+            } else {
+                0
+            };
         if index != SHARED && self.bytes.load(Ordering::Relaxed) + cost > self.byte_cap {
             return None;
         }
@@ -179,14 +190,19 @@ impl Cells {
 
     fn shared(&self, slot: usize) -> &AtomicU64 {
         let (chunk, offset) = chunk_of(slot);
-        self.grow(SHARED, chunk).and_then(|chunk| chunk.get(offset)).unwrap_or(&SINK)
+        self.grow(SHARED, chunk)
+            .and_then(|chunk| chunk.get(offset))
+            .unwrap_or(&SINK)
     }
 }
 
 #[inline]
 fn bump(cell: &AtomicU64, by: u64) {
     // Only this thread writes the cell, so a plain load and store lose nothing.
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    cell.store(
+        cell.load(Ordering::Relaxed).wrapping_add(by),
+        Ordering::Relaxed,
+    );
 }
 
 #[cfg(test)]
@@ -212,7 +228,13 @@ mod tests {
         let slot = cells.reserve(1).unwrap();
         cells.add(slot, 5);
         assert_eq!(cells.sum(), [5]);
-        assert!(cells.shards.iter().skip(1).all(|shard| shard.get().is_none()));
+        assert!(
+            cells
+                .shards
+                .iter()
+                .skip(1)
+                .all(|shard| shard.get().is_none())
+        );
     }
 
     #[test]

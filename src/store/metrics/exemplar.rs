@@ -25,8 +25,12 @@ impl TraceContext {
         let mut parts = header.trim().split('-');
         let (version, trace, span, flags) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let lengths = version.len() == 2 && trace.len() == 32 && span.len() == 16 && flags.len() == 2;
+        let hex = |text: &str| {
+            text.bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        let lengths =
+            version.len() == 2 && trace.len() == 32 && span.len() == 16 && flags.len() == 2;
         if !lengths || ![version, trace, span, flags].into_iter().all(hex) || version == "ff" {
             return None;
         }
@@ -67,7 +71,10 @@ impl ExemplarSlot {
             return;
         }
         let claimed = self.version.compare_exchange(
-            version, version + 1, Ordering::Acquire, Ordering::Relaxed,
+            version,
+            version + 1,
+            Ordering::Acquire,
+            Ordering::Relaxed,
         );
         if claimed.is_err() {
             return;
@@ -88,14 +95,23 @@ impl ExemplarSlot {
         if before == 0 || before & 1 == 1 {
             return None;
         }
-        let [high, low, span, value, time] =
-            self.words.each_ref().map(|word| word.load(Ordering::Relaxed));
+        let [high, low, span, value, time] = self
+            .words
+            .each_ref()
+            .map(|word| word.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         if self.version.load(Ordering::Relaxed) != before {
             return None;
         }
         let trace_id = (u128::from(high) << 64) | u128::from(low);
-        Some(Exemplar { trace: TraceContext { trace_id, span_id: span }, value, unix_nanos: time })
+        Some(Exemplar {
+            trace: TraceContext {
+                trace_id,
+                span_id: span,
+            },
+            value,
+            unix_nanos: time,
+        })
     }
 }
 
@@ -109,16 +125,33 @@ fn halves(id: u128) -> [u64; 2] {
 mod tests {
     use super::*;
 
-    const TRACE: TraceContext = TraceContext { trace_id: 7 << 64 | 9, span_id: 3 };
+    const TRACE: TraceContext = TraceContext {
+        trace_id: 7 << 64 | 9,
+        span_id: 3,
+    };
 
     #[test]
     fn a_slower_request_replaces_a_young_exemplar_and_a_faster_one_does_not() {
         let slot = ExemplarSlot::default();
         assert_eq!(slot.read(), None);
         slot.offer(TRACE, 50, 1);
-        slot.offer(TraceContext { trace_id: 1, span_id: 1 }, 49, 2);
+        slot.offer(
+            TraceContext {
+                trace_id: 1,
+                span_id: 1,
+            },
+            49,
+            2,
+        );
         assert_eq!(slot.read().unwrap().trace, TRACE);
-        slot.offer(TraceContext { trace_id: 1, span_id: 1 }, 51, 3);
+        slot.offer(
+            TraceContext {
+                trace_id: 1,
+                span_id: 1,
+            },
+            51,
+            3,
+        );
         assert_eq!(slot.read().unwrap().value, 51);
         slot.offer(TRACE, 1, 3 + KEEP_NANOS);
         assert_eq!(slot.read().unwrap().trace, TRACE);
@@ -130,8 +163,12 @@ mod tests {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(read(good).unwrap().span_id, 0xb7ad_6b71_6920_3331);
         for bad in [
-            "", "00", &good.replace("-01", "-00"), &good.replace("0af", "0AF"),
-            &format!("{good}-x"), &good.replace("00-0af", "ff-0af"),
+            "",
+            "00",
+            &good.replace("-01", "-00"),
+            &good.replace("0af", "0AF"),
+            &format!("{good}-x"),
+            &good.replace("00-0af", "ff-0af"),
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-é0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {

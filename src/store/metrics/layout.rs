@@ -61,9 +61,9 @@ impl Layout {
             .iter()
             .map(|upper| {
                 let (low, high) = bounds.native_octaves()?;
-                (low * 8 + 1..=high * 8).find(|index| *upper <= native_upper_nanos(*index)).filter(
-                    |_| *upper > native_upper_nanos(low * 8),
-                )
+                (low * 8 + 1..=high * 8)
+                    .find(|index| *upper <= native_upper_nanos(*index))
+                    .filter(|_| *upper > native_upper_nanos(low * 8))
             })
             .collect();
         let mut guess = Box::new([0_u16; GUESSES]);
@@ -71,7 +71,13 @@ impl Layout {
             let cell = uppers.partition_point(|upper| *upper < smallest(key));
             *first = u16::try_from(cell).unwrap_or(u16::MAX);
         }
-        Self { uppers: uppers.into(), classic_ends, classic, native, guess }
+        Self {
+            uppers: uppers.into(),
+            classic_ends,
+            classic,
+            native,
+            guess,
+        }
     }
 
     /// Cells of a row: the buckets, the one above the last bound, and the sum.
@@ -106,7 +112,10 @@ impl Layout {
 
     /// The classic bounds, each with the number of cells at or below it.
     pub(crate) fn classic(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
-        self.classic.iter().copied().zip(self.classic_ends.iter().copied())
+        self.classic
+            .iter()
+            .copied()
+            .zip(self.classic_ends.iter().copied())
     }
 
     /// The classic bucket that counts `value`; the last one is `+Inf`.
@@ -177,7 +186,12 @@ mod tests {
     use super::*;
 
     const ALL: [Bounds; 6] = [
-        Bounds::Request, Bounds::Db, Bounds::Cache, Bounds::Wait, Bounds::Size, Bounds::Rows,
+        Bounds::Request,
+        Bounds::Db,
+        Bounds::Cache,
+        Bounds::Wait,
+        Bounds::Size,
+        Bounds::Rows,
     ];
 
     #[test]
@@ -227,7 +241,7 @@ mod tests {
                     let expected = layout.uppers().partition_point(|upper| *upper < probe);
                     assert_eq!(layout.cell(probe), expected, "{bounds:?} {probe}");
                 }
-                value = value * 17 / 16 + 1;
+                value += value / 16 + 1;
             }
         }
     }

@@ -25,7 +25,10 @@ thread_local! {
     static LEASE: Lease = const { Lease };
 }
 
-static FREE: Mutex<Free> = Mutex::new(Free { returned: Vec::new(), next: 1 });
+static FREE: Mutex<Free> = Mutex::new(Free {
+    returned: Vec::new(),
+    next: 1,
+});
 
 struct Free {
     returned: Vec<usize>,
@@ -79,7 +82,9 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_its_index_and_a_later_thread_adopts_it() {
-        let first = std::thread::spawn(|| (current(), current())).join().unwrap();
+        let first = std::thread::spawn(|| (current(), current()))
+            .join()
+            .unwrap();
         assert_eq!(first.0, first.1);
         assert_ne!(first.0, UNASSIGNED);
     }

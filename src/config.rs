@@ -1,0 +1,180 @@
+//! Every limit and default: value, unit, range and why.
+//!
+//! Limits stand only here, so that an edge and the code behind it cannot disagree.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// Where Go programs serve their profiles; every engineer's fingers know it.
+pub const DEFAULT_ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6060);
+
+/// Seconds that a profile request may wait for.
+pub(crate) const PROFILE_SECONDS: RangeInclusive<u64> = 1..=60;
+/// Go's default.
+pub(crate) const PROFILE_SECONDS_DEFAULT: u64 = 30;
+/// Samples per second of CPU time that a request may ask for.
+pub(crate) const HZ: RangeInclusive<u32> = 1..=250;
+/// The same where the host allowed high rates.
+pub(crate) const HZ_HIGH: RangeInclusive<u32> = 1..=999;
+/// 99 and not 100, so that sampling does not march in step with timers of round periods.
+pub(crate) const HZ_DEFAULT: u32 = 99;
+/// Readers that may wait for a profile at once.
+pub(crate) const PROFILE_READERS: usize = 8;
+/// Scrapes that may be in flight.
+pub(crate) const SCRAPES: usize = 4;
+/// How long a scrape waits for fresh readings before it is answered with the last ones.
+pub(crate) const REFRESH_WAIT: Duration = Duration::from_millis(500);
+/// Time for symbolising beyond the profiled seconds.
+pub(crate) const SYMBOLISE: Duration = Duration::from_secs(10);
+
+/// Open connections to the agent's listener.
+pub(crate) const CONNECTIONS: usize = 64;
+/// The same from one peer address.
+pub(crate) const CONNECTIONS_PER_PEER: usize = 16;
+/// From accept, or from the end of the last answer's first following byte, to a whole head.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// A kept-alive connection without a request.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client must take `WRITE_PROGRESS_BYTES` in this time while an answer is being written.
+pub(crate) const WRITE_PROGRESS: Duration = Duration::from_secs(10);
+/// See [`WRITE_PROGRESS`].
+pub(crate) const WRITE_PROGRESS_BYTES: u64 = 64 * 1024;
+/// Bytes of a request head.
+pub(crate) const HEAD_BYTES: usize = 16 * 1024;
+/// Header lines of a request.
+pub(crate) const HEADERS: usize = 64;
+/// Bytes of a request target.
+pub(crate) const URI_BYTES: usize = 4 * 1024;
+/// Bytes of a request body.
+pub(crate) const BODY_BYTES: usize = 64 * 1024;
+/// Requests per second to the endpoints, and the burst above it.
+pub(crate) const REQUEST_RATE: (u32, u32) = (20, 40);
+/// Addresses that one symbol request may name.
+pub(crate) const SYMBOLS: usize = 4096;
+/// Bytes of a profile answer.
+pub(crate) const PROFILE_BODY_BYTES: usize = 32 << 20;
+
+/// Frames of a stack that are kept, from the leaf.
+pub(crate) const STACK_DEPTH: usize = 128;
+/// Distinct stacks that are kept.
+pub(crate) const STACKS: usize = 65_536;
+/// Bytes of distinct stacks.
+pub(crate) const STACK_BYTES: usize = 32 << 20;
+/// How far back profile buckets reach.
+pub(crate) const RECORDER: Duration = Duration::from_secs(15 * 60);
+/// Bytes of profile buckets.
+pub(crate) const RECORDER_BYTES: usize = 16 << 20;
+
+/// Label sets over all families.
+pub(crate) const SERIES: usize = 50_000;
+/// Bytes of the recording threads' own cells.
+pub(crate) const CELL_BYTES: usize = 32 << 20;
+
+/// How often the process, the runtime and the host's callbacks are read.
+pub(crate) const COLLECT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the machine's disks and networks are read; `sysinfo` needs 0.3 ms for networks alone.
+pub(crate) const HOST_INTERVAL: Duration = Duration::from_secs(15);
+/// How often targets are judged.
+pub(crate) const ASSESS_INTERVAL: Duration = Duration::from_secs(10);
+/// Windows of [`ASSESS_INTERVAL`] that one verdict looks back on.
+pub(crate) const ASSESS_WINDOWS: usize = 6;
+
+/// A query slower than this is a slow query: the guide's 1000 ms.
+pub(crate) const SLOW_QUERY: Duration = Duration::from_millis(1000);
+
+/// What the host chose.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) service: String,
+    pub(crate) version: String,
+    /// `None`: no listener.
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) high_rate: bool,
+    pub(crate) allow_insecure_remote: bool,
+    /// Names by which clients may call the listener beside its own address and `localhost`.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) profiling: bool,
+    pub(crate) series: usize,
+    pub(crate) slow_query: Duration,
+}
+
+impl Config {
+    pub(crate) fn new(service: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            version: String::new(),
+            address: Some(DEFAULT_ADDRESS),
+            high_rate: false,
+            allow_insecure_remote: false,
+            hosts: Vec::new(),
+            profiling: true,
+            series: SERIES,
+            slow_query: SLOW_QUERY,
+        }
+    }
+
+    /// Checks what can be checked before anything starts.
+    ///
+    /// # Errors
+    /// Out of range for an empty or overlong service name or a bound of 0; refused for an address
+    /// beyond loopback that the host did not allow in so many words.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.service.is_empty() || self.service.len() > 128 {
+            return Err(Error::out_of_range(
+                "service",
+                "a name of 1..=128 bytes",
+                &self.service,
+            ));
+        }
+        if !(1..=1_000_000).contains(&self.series) {
+            return Err(Error::out_of_range("series", "1..=1000000", self.series));
+        }
+        if let Some(address) = self.address
+            && !address.ip().is_loopback()
+            && !self.allow_insecure_remote
+        {
+            let why = format!(
+                "{address} is reachable from outside and nothing protects it; \
+                 listen on loopback or call allow_insecure_remote(true)"
+            );
+            return Err(Error::refused("listen", why));
+        }
+        Ok(())
+    }
+
+    /// The rates that a profile request may ask for.
+    pub(crate) fn hz(&self) -> RangeInclusive<u32> {
+        if self.high_rate { HZ_HIGH } else { HZ }
+    }
+}
+
+/// A sampling rate that was checked against its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SampleRate(NonZeroU32);
+
+impl SampleRate {
+    /// Checks a rate.
+    ///
+    /// # Errors
+    /// Out of range, naming the range and the value seen.
+    pub(crate) fn new(hz: u32, range: &RangeInclusive<u32>) -> Result<Self, Error> {
+        let allowed = || format!("{}..={}", range.start(), range.end());
+        NonZeroU32::new(hz)
+            .filter(|hz| range.contains(&hz.get()))
+            .map(Self)
+            .ok_or_else(|| Error::out_of_range("hz", allowed(), hz))
+    }
+
+    pub(crate) fn hz(self) -> u32 {
+        self.0.get()
+    }
+
+    pub(crate) fn period(self) -> Duration {
+        Duration::from_secs(1) / self.0.get()
+    }
+}

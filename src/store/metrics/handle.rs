@@ -1,0 +1,221 @@
+//! What recording code holds: a cell, found once, written without looking anything up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::cells::Cells;
+use super::exemplar::{ExemplarSlot, TraceContext};
+use super::family::Series;
+use super::layout::Layout;
+
+/// The bits of a cell whose value is not known: a NaN that no computation yields.
+pub(crate) const ABSENT: u64 = 0x7ff8_dead_0000_0001;
+
+/// A value's bits in a cell; a NaN of any kind is an absent value.
+pub(crate) fn to_bits(value: f64) -> u64 {
+    if value.is_nan() {
+        ABSENT
+    } else {
+        value.to_bits()
+    }
+}
+
+#[derive(Clone)]
+struct Place {
+    cells: Arc<Cells>,
+    slot: u32,
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name(Place);
+
+        impl $name {
+            pub(crate) fn new(cells: Arc<Cells>, slot: u32) -> Self {
+                Self(Place { cells, slot })
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).field("slot", &self.0.slot).finish()
+            }
+        }
+    };
+}
+
+handle! {
+    /// Counts events. Cloning is cheap and shares the series.
+    ///
+    /// # Cost
+    /// One relaxed load and store on the thread's own cell; no lock, no allocation after the
+    /// thread's first write near this series.
+    Counter
+}
+
+impl Counter {
+    /// Adds `events`.
+    #[inline]
+    pub fn add(&self, events: u64) {
+        self.0.cells.add(self.0.slot, events);
+    }
+
+    /// Adds one event.
+    #[inline]
+    pub fn inc(&self) {
+        self.add(1);
+    }
+}
+
+handle! {
+    /// A number that many threads raise and lower; its value is the sum of the differences.
+    UpDown
+}
+
+impl UpDown {
+    /// Adds a difference, which may be negative.
+    #[inline]
+    pub fn add(&self, difference: i64) {
+        self.0.cells.add(self.0.slot, difference.cast_unsigned());
+    }
+
+    /// Raises the number by one until the guard is dropped.
+    #[must_use]
+    pub fn hold(&self) -> Held {
+        self.add(1);
+        Held(self.clone())
+    }
+}
+
+/// Lowers an [`UpDown`] again when dropped, however the scope ends.
+#[derive(Debug)]
+pub struct Held(UpDown);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
+}
+
+handle! {
+    /// A value that is set; absent from every output until then.
+    Gauge
+}
+
+impl Gauge {
+    /// Sets the value; NaN makes it absent.
+    pub fn set(&self, value: f64) {
+        self.0.cells.set(self.0.slot, to_bits(value));
+    }
+
+    /// Makes the value absent: not known is not zero.
+    pub fn clear(&self) {
+        self.0.cells.set(self.0.slot, ABSENT);
+    }
+}
+
+handle! {
+    /// A total that is read elsewhere, such as a kernel counter; absent until the first reading.
+    ObservedCounter
+}
+
+impl ObservedCounter {
+    /// Sets the total. A lower one than before is a restart of its source and is shown as such.
+    pub fn set(&self, total: f64) {
+        self.0.cells.set(self.0.slot, to_bits(total));
+    }
+
+    /// The last total, `None` before the first reading.
+    pub fn get(&self) -> Option<f64> {
+        let bits = self.0.cells.get(self.0.slot);
+        (bits != ABSENT).then(|| f64::from_bits(bits))
+    }
+}
+
+/// A distribution: counts per bucket and a sum.
+#[derive(Clone)]
+pub struct Histogram {
+    place: Place,
+    layout: &'static Layout,
+    /// Present only in families that carry exemplars.
+    series: Option<Arc<Series>>,
+}
+
+impl fmt::Debug for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Histogram")
+            .field("slot", &self.place.slot)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Histogram {
+    pub(crate) fn new(
+        cells: Arc<Cells>,
+        slot: u32,
+        layout: &'static Layout,
+        series: Option<Arc<Series>>,
+    ) -> Self {
+        Self {
+            place: Place { cells, slot },
+            layout,
+            series,
+        }
+    }
+
+    /// Records a duration. Durations beyond 584 years count as that.
+    ///
+    /// # Cost
+    /// Two relaxed loads and stores on the thread's own cells and at most four comparisons.
+    #[inline]
+    pub fn record(&self, duration: Duration) {
+        self.record_value(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Records a value in the smallest unit: nanoseconds, bytes or things.
+    #[inline]
+    pub fn record_value(&self, value: u64) {
+        let cell = self.layout.cell(value);
+        self.place
+            .cells
+            .record(self.place.slot, cell, self.layout.sum_cell(), value);
+    }
+
+    /// Records a duration and offers the trace of its request as an exemplar.
+    ///
+    /// Pass a trace only if its span is kept, or the link leads nowhere.
+    #[inline]
+    pub fn record_traced(&self, duration: Duration, trace: Option<TraceContext>) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.record_value(nanos);
+        if let (Some(trace), Some(series)) = (trace, &self.series) {
+            self.offer(series, trace, nanos);
+        }
+    }
+
+    #[cold]
+    fn offer(&self, series: &Series, trace: TraceContext, value: u64) {
+        let slots = series.exemplars.get_or_init(|| {
+            let buckets = self.layout.classic().count() + 1;
+            std::iter::repeat_with(ExemplarSlot::default)
+                .take(buckets)
+                .collect()
+        });
+        let now = unix_nanos_now();
+        if let Some(slot) = slots.get(self.layout.classic_bucket(value)) {
+            slot.offer(trace, value, now);
+        }
+    }
+}
+
+/// Wall time for people and links; 0 if the clock stands before 1970.
+pub(crate) fn unix_nanos_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u64::try_from(since.as_nanos()).ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,300 @@
+//! The metrics core: families of series whose cells each recording thread owns.
+//!
+//! An event is recorded once; every output is written from one [`Snapshot`]. Label sets are
+//! resolved when routes, pools and caches are built, so recording hashes nothing. Absent on
+//! purpose: names and help (the catalogue has them), text formats, clocks on the hot path.
+
+mod cells;
+mod exemplar;
+mod family;
+mod handle;
+mod layout;
+mod snapshot;
+mod thread_index;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, RwLock};
+
+pub(crate) use exemplar::Exemplar;
+pub use exemplar::TraceContext;
+pub(crate) use family::{Family, Series, push_label};
+pub(crate) use handle::unix_nanos_now;
+pub use handle::{Counter, Gauge, Held, Histogram, ObservedCounter, UpDown};
+pub(crate) use layout::{Layout, SCHEMA};
+pub(crate) use snapshot::{Distribution, FamilySnapshot, Snapshot, Value, exemplars, scale};
+
+use crate::catalog::{Kind, Metric};
+use crate::error::Error;
+use crate::store::sync::{lock, read, write};
+
+use cells::Cells;
+
+/// Labels that one family may have.
+const LABELS: usize = 10;
+
+/// How much the core may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MetricsLimits {
+    /// Label sets over all families.
+    pub(crate) series: usize,
+    /// Bytes in the threads' own copies of cells.
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    cells: Arc<Cells>,
+    families: RwLock<BTreeMap<&'static str, Arc<Family>>>,
+    /// Label sets held. The lock orders reservations; it is never taken together with `families`.
+    series: Mutex<usize>,
+    limits: MetricsLimits,
+    /// Takes events that found no place at all, so that recording code need not know.
+    sink: u32,
+}
+
+impl Metrics {
+    pub(crate) fn new(limits: MetricsLimits) -> Self {
+        let cells = Arc::new(Cells::new(limits.bytes));
+        // The longest row, so that any handle may point here.
+        let sink = cells.reserve(cells::CHUNK_CELLS).unwrap_or(0);
+        Self {
+            cells,
+            families: RwLock::default(),
+            series: Mutex::new(0),
+            limits,
+            sink,
+        }
+    }
+
+    /// The counter of these label values.
+    ///
+    /// # Errors
+    /// Out of range if the family's name, kind or labels do not fit.
+    pub(crate) fn counter(&self, metric: &Metric, values: &[&str]) -> Result<Counter, Error> {
+        let slot = self.slot(metric, values, |kind| kind == Kind::Counter, "Counter")?;
+        Ok(Counter::new(Arc::clone(&self.cells), slot))
+    }
+
+    /// The up-down number of these label values.
+    ///
+    /// # Errors
+    /// Out of range if the family's name, kind or labels do not fit.
+    pub(crate) fn up_down(&self, metric: &Metric, values: &[&str]) -> Result<UpDown, Error> {
+        let slot = self.slot(metric, values, |kind| kind == Kind::UpDown, "UpDown")?;
+        Ok(UpDown::new(Arc::clone(&self.cells), slot))
+    }
+
+    /// The gauge of these label values, absent until it is set.
+    ///
+    /// # Errors
+    /// Out of range if the family's name, kind or labels do not fit.
+    pub(crate) fn gauge(&self, metric: &Metric, values: &[&str]) -> Result<Gauge, Error> {
+        let slot = self.slot(metric, values, |kind| kind == Kind::Gauge, "Gauge")?;
+        Ok(Gauge::new(Arc::clone(&self.cells), slot))
+    }
+
+    /// The observed counter of these label values, absent until it is set.
+    ///
+    /// # Errors
+    /// Out of range if the family's name, kind or labels do not fit.
+    pub(crate) fn observed_counter(
+        &self,
+        metric: &Metric,
+        values: &[&str],
+    ) -> Result<ObservedCounter, Error> {
+        let fits = |kind| kind == Kind::ObservedCounter;
+        let slot = self.slot(metric, values, fits, "ObservedCounter")?;
+        Ok(ObservedCounter::new(Arc::clone(&self.cells), slot))
+    }
+
+    /// The histogram of these label values.
+    ///
+    /// # Errors
+    /// Out of range if the family's name, kind or labels do not fit.
+    pub(crate) fn histogram(&self, metric: &Metric, values: &[&str]) -> Result<Histogram, Error> {
+        let family = self.family(
+            metric,
+            |kind| matches!(kind, Kind::Histogram(_)),
+            "Histogram",
+        )?;
+        let Some(layout) = family.layout else {
+            return Err(Error::out_of_range("metric kind", "Histogram", metric.name));
+        };
+        let series = self.admit(&family, values);
+        let slot = series.as_ref().map_or(self.sink, |series| series.slot);
+        let series = series.filter(|_| metric.exemplars);
+        Ok(Histogram::new(
+            Arc::clone(&self.cells),
+            slot,
+            layout,
+            series,
+        ))
+    }
+
+    /// Shows a family whose labels are its message.
+    ///
+    /// # Errors
+    /// Out of range if the family's name, kind or labels do not fit.
+    pub(crate) fn info(&self, metric: &Metric, values: &[&str]) -> Result<(), Error> {
+        self.slot(metric, values, |kind| kind == Kind::Info, "Info")
+            .map(|_| ())
+    }
+
+    /// All numbers now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let families: Vec<Arc<Family>> = read(&self.families).values().map(Arc::clone).collect();
+        // The lists before the cells: a series in a list then always has its cells in the sums.
+        let listed: Vec<_> = families.iter().map(|family| family.all()).collect();
+        let cells = self.cells.sum();
+        let families = families
+            .iter()
+            .zip(listed)
+            .map(|(family, series)| FamilySnapshot {
+                metric: family.metric,
+                layout: family.layout,
+                series,
+                wraps: family.wraps(&cells),
+            })
+            .collect();
+        Snapshot {
+            unix_nanos: unix_nanos_now(),
+            cells,
+            families,
+        }
+    }
+
+    /// Bytes held in cells.
+    pub(crate) fn bytes(&self) -> usize {
+        self.cells.bytes()
+    }
+
+    /// For each family its name, label sets, and how many were sent to its overflow series.
+    pub(crate) fn sizes(&self) -> Vec<(&'static str, usize, u64)> {
+        let families = read(&self.families);
+        families
+            .values()
+            .map(|family| {
+                let overflowed = family.overflowed.load(Ordering::Relaxed);
+                (family.metric.name, family.len(), overflowed)
+            })
+            .collect()
+    }
+
+    fn slot(
+        &self,
+        metric: &Metric,
+        values: &[&str],
+        fits: impl Fn(Kind) -> bool,
+        wanted: &'static str,
+    ) -> Result<u32, Error> {
+        let family = self.family(metric, fits, wanted)?;
+        Ok(self
+            .admit(&family, values)
+            .map_or(self.sink, |series| series.slot))
+    }
+
+    fn family(
+        &self,
+        metric: &Metric,
+        fits: impl Fn(Kind) -> bool,
+        wanted: &'static str,
+    ) -> Result<Arc<Family>, Error> {
+        if !fits(metric.kind) {
+            let seen = format!("{:?} {}", metric.kind, metric.name);
+            return Err(Error::out_of_range("metric kind", wanted, seen));
+        }
+        if let Some(family) = read(&self.families).get(metric.name) {
+            return same_shape(family, metric);
+        }
+        check_shape(metric)?;
+        let mut families = write(&self.families);
+        match families.get(metric.name) {
+            Some(family) => same_shape(family, metric),
+            None => {
+                let family = Arc::new(Family::new(*metric));
+                families.insert(metric.name, Arc::clone(&family));
+                Ok(family)
+            }
+        }
+    }
+
+    fn admit(&self, family: &Family, values: &[&str]) -> Option<Arc<Series>> {
+        let absent_at_first = matches!(family.metric.kind, Kind::Gauge | Kind::ObservedCounter);
+        family.series(values, |overflow| {
+            let mut held = lock(&self.series);
+            if !overflow && *held >= self.limits.series {
+                return None;
+            }
+            let slot = self.cells.reserve(family.cells())?;
+            if absent_at_first {
+                self.cells.set(slot, handle::ABSENT);
+            }
+            *held += 1;
+            Some(slot)
+        })
+    }
+}
+
+fn same_shape(family: &Arc<Family>, metric: &Metric) -> Result<Arc<Family>, Error> {
+    let held = &family.metric;
+    if held.kind == metric.kind && held.labels == metric.labels && held.unit == metric.unit {
+        return Ok(Arc::clone(family));
+    }
+    let range = format!(
+        "the {:?} with labels {:?} declared before",
+        held.kind, held.labels
+    );
+    Err(Error::out_of_range("metric", range, metric.name))
+}
+
+fn check_shape(metric: &Metric) -> Result<(), Error> {
+    let word = |text: &str, colon: bool| {
+        let allowed =
+            |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || (colon && byte == b':');
+        text.bytes()
+            .next()
+            .is_some_and(|byte| !byte.is_ascii_digit())
+            && text.bytes().all(allowed)
+    };
+    if !word(metric.name, true) {
+        return Err(Error::out_of_range(
+            "metric name",
+            "[a-zA-Z_:][a-zA-Z0-9_:]*",
+            metric.name,
+        ));
+    }
+    let counts = matches!(metric.kind, Kind::Counter | Kind::ObservedCounter);
+    if counts != metric.name.ends_with("_total") {
+        return Err(Error::out_of_range(
+            "metric name",
+            "with _total exactly on counters",
+            metric.name,
+        ));
+    }
+    if metric.labels.len() > LABELS {
+        return Err(Error::out_of_range(
+            "labels",
+            format!("0..={LABELS}"),
+            metric.labels.len(),
+        ));
+    }
+    for (place, label) in metric.labels.iter().enumerate() {
+        let twice = metric
+            .labels
+            .iter()
+            .take(place)
+            .any(|earlier| earlier == label);
+        if twice || !word(label, false) || label.starts_with("__") || *label == "le" {
+            return Err(Error::out_of_range(
+                "label name",
+                "a distinct [a-zA-Z_][a-zA-Z0-9_]* other than le",
+                label,
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

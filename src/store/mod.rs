@@ -1,0 +1,59 @@
+//! What is known now: numbers, profiles and readers' wishes, readable from any thread.
+//!
+//! May use the catalogue, the limits and the error. Absent on purpose: tokio, sockets, files,
+//! formats.
+
+pub(crate) mod demand;
+pub(crate) mod foreign;
+pub(crate) mod metrics;
+pub(crate) mod profile;
+pub(crate) mod sync;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{self, SampleRate};
+use demand::Board;
+use foreign::Foreign;
+use metrics::{Metrics, MetricsLimits};
+use profile::Profile;
+
+/// A reader's wish for a CPU profile of the seconds to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CpuWish {
+    pub(crate) rate: SampleRate,
+    pub(crate) duration: Duration,
+}
+
+/// The symbolised profile, or why there is none.
+pub(crate) type CpuAnswer = Result<Arc<Profile>, Unavailable>;
+
+/// Why a signal cannot be had; the text is for the person who asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unavailable(pub(crate) String);
+
+/// Everything that is known.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) metrics: Metrics,
+    pub(crate) foreign: Foreign,
+    /// Wishes for CPU profiles, answered by the profiling thread.
+    pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
+    /// Wishes for fresh readings, answered by the collecting thread.
+    pub(crate) refresh: Arc<Board<(), ()>>,
+}
+
+impl Store {
+    pub(crate) fn new(series: usize) -> Self {
+        let limits = MetricsLimits {
+            series,
+            bytes: config::CELL_BYTES,
+        };
+        Self {
+            metrics: Metrics::new(limits),
+            foreign: Foreign::default(),
+            cpu: Arc::new(Board::new(config::PROFILE_READERS)),
+            refresh: Arc::new(Board::new(config::SCRAPES)),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! One profile over one window: stacks with values, what they stand for, and what was missed.
+#[derive(Debug)]
+pub(crate) struct Profile {}
