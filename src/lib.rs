@@ -1,8 +1,13 @@
 //! placeholder
+mod assess;
 mod catalog;
+mod collect;
 mod config;
 mod error;
+mod export;
+mod instrument;
 mod store;
+pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
 pub use error::Error;
 pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, TraceContext, UpDown};

@@ -1,0 +1,6 @@
+//! What the numbers mean: pure functions of what is known.
+//!
+//! May use the store, the catalogue, the limits and the error. Absent on purpose: I/O and clocks;
+//! time is an argument, so that every verdict is tested by table.
+
+pub(crate) mod targets;

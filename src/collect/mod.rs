@@ -1,0 +1,36 @@
+//! What the agent gathers by itself: the process, its machine, its runtime, its CPU samples.
+//!
+//! May use the store, the catalogue, the limits and the error. Absent on purpose: HTTP and output
+//! formats, so that a new output never touches this room. Unsafe code stands in `sys` only.
+
+use std::time::Duration;
+
+pub(crate) mod agent_cost;
+pub(crate) mod cgroup;
+pub(crate) mod process;
+pub(crate) mod runtime;
+pub(crate) mod sys;
+
+#[cfg_attr(not(feature = "profiling"), path = "cpu_off.rs")]
+pub(crate) mod cpu;
+#[cfg(feature = "profiling")]
+mod cpu_pprof;
+#[cfg(feature = "profiling")]
+mod symbols;
+
+#[cfg_attr(not(feature = "host"), path = "host_off.rs")]
+pub(crate) mod host;
+#[cfg(feature = "prometheus")]
+pub(crate) mod registry;
+
+/// Something that is read from time to time on the collecting thread.
+pub(crate) trait Source: Send {
+    /// The part's name in `agent_up` and `agent_panics_total`.
+    fn component(&self) -> &'static str;
+
+    /// How often to read.
+    fn interval(&self) -> Duration;
+
+    /// Reads and sets the metrics; what cannot be read is made absent.
+    fn collect(&mut self);
+}

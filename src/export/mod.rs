@@ -1,0 +1,54 @@
+//! How it is shown: faces of one snapshot, faces of one profile, and the answers to requests.
+//!
+//! May use the store, assess, the catalogue, the limits and the error. Absent on purpose: sockets,
+//! files and tokio (only `serve` has them), and calls into collect or instrument: a reader's wish
+//! is data in the store.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::assess::targets::TargetTable;
+use crate::store::sync::lock;
+
+pub(crate) mod folded;
+pub(crate) mod guard;
+pub(crate) mod index;
+pub(crate) mod negotiate;
+pub(crate) mod number;
+pub(crate) mod openmetrics;
+pub(crate) mod pprof;
+pub(crate) mod respond;
+pub(crate) mod text;
+pub(crate) mod wire;
+
+#[cfg(feature = "prometheus")]
+pub(crate) mod collector;
+#[cfg_attr(not(feature = "flamegraph"), path = "flamegraph_off.rs")]
+pub(crate) mod flamegraph;
+#[cfg(feature = "http")]
+pub(crate) mod serve;
+
+/// What `assess` and the host have said, for every output to show.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    targets: Mutex<Arc<TargetTable>>,
+    unready: AtomicBool,
+}
+
+impl Published {
+    pub(crate) fn set_targets(&self, table: TargetTable) {
+        *lock(&self.targets) = Arc::new(table);
+    }
+
+    pub(crate) fn targets(&self) -> Arc<TargetTable> {
+        Arc::clone(&lock(&self.targets))
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.unready.store(!ready, Ordering::Release);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.unready.load(Ordering::Acquire)
+    }
+}
