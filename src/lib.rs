@@ -10,4 +10,5 @@ mod store;
 pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
 pub use error::Error;
+pub use instrument::cache::Tier;
 pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, TraceContext, UpDown};

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 pub(crate) mod agent_cost;
+pub(crate) mod callbacks;
 pub(crate) mod cgroup;
 pub(crate) mod process;
 pub(crate) mod runtime;

@@ -1,4 +1,21 @@
 //! What host code calls while it serves: guards for requests, caches, queries and pools.
 //!
 //! May use the store and the catalogue. Absent on purpose: allocation and locks after warm-up,
-//! since this runs inside someone's request.
+//! since this runs inside someone's request. Every guard reads the clock once when it is made and
+//! once when it ends; one that is dropped without an end records what the drop means, or nothing.
+
+pub(crate) mod cache;
+pub(crate) mod connection;
+pub(crate) mod method;
+pub(crate) mod pool;
+pub(crate) mod query;
+pub(crate) mod request;
+pub(crate) mod routes;
+pub(crate) mod scope;
+
+#[cfg(feature = "tower")]
+pub(crate) mod request_body;
+#[cfg(feature = "tower")]
+pub(crate) mod request_layer;
+#[cfg(feature = "http")]
+pub(crate) mod request_route;

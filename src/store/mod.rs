@@ -3,6 +3,7 @@
 //! May use the catalogue, the limits and the error. Absent on purpose: tokio, sockets, files,
 //! formats.
 
+pub(crate) mod callbacks;
 pub(crate) mod demand;
 pub(crate) mod foreign;
 pub(crate) mod metrics;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, SampleRate};
+use callbacks::Callbacks;
 use demand::Board;
 use foreign::Foreign;
 use metrics::{Metrics, MetricsLimits};
@@ -37,6 +39,8 @@ pub(crate) struct Unavailable(pub(crate) String);
 pub(crate) struct Store {
     pub(crate) metrics: Metrics,
     pub(crate) foreign: Foreign,
+    /// The host's own readings.
+    pub(crate) callbacks: Callbacks,
     /// Wishes for CPU profiles, answered by the profiling thread.
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
     /// Wishes for fresh readings, answered by the collecting thread.
@@ -52,6 +56,7 @@ impl Store {
         Self {
             metrics: Metrics::new(limits),
             foreign: Foreign::default(),
+            callbacks: Callbacks::default(),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
         }

@@ -1,0 +1,153 @@
+//! Database queries: one handle per statement, one guard per run.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::scope;
+use crate::catalog::families as rows;
+use crate::error::Error;
+use crate::store::Store;
+use crate::store::metrics::{Counter, Histogram};
+
+/// What a statement is called in every output; all of it static, never the statement's text with
+/// values in it.
+///
+/// Source: OpenTelemetry database semantic conventions, stable since 1.33.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "hosts write it as a literal")]
+pub struct QueryLabels {
+    /// The database product: `sqlite`, `postgresql`.
+    pub system: &'static str,
+    /// The database, and schema where there is one.
+    pub namespace: &'static str,
+    /// The verb: `SELECT`, `INSERT`.
+    pub operation: &'static str,
+    /// The main table.
+    pub collection: &'static str,
+    /// A short text that tells this statement from the others: `SELECT content by id`.
+    pub summary: &'static str,
+}
+
+/// A statement that is run many times. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub struct Query {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<Store>,
+    labels: QueryLabels,
+    ok: Histogram,
+    rows: Histogram,
+    slow: Counter,
+    slow_at: Duration,
+    failed: [OnceLock<(&'static str, Histogram)>; 8],
+}
+
+impl Query {
+    pub(crate) fn new(
+        store: &Arc<Store>,
+        labels: QueryLabels,
+        slow_at: Duration,
+    ) -> Result<Self, Error> {
+        let metrics = &store.metrics;
+        let threshold = format!("{}ms", slow_at.as_millis());
+        let slow = [labels.system, labels.summary, &threshold];
+        Ok(Self {
+            inner: Arc::new(Inner {
+                ok: duration(store, labels, "")?,
+                rows: metrics
+                    .histogram(&rows::DB_CLIENT_RESPONSE_RETURNED_ROWS, &[labels.summary])?,
+                slow: metrics.counter(&rows::DB_CLIENT_SLOW_QUERIES, &slow)?,
+                slow_at,
+                labels,
+                store: Arc::clone(store),
+                failed: [const { OnceLock::new() }; 8],
+            }),
+        })
+    }
+
+    /// Starts the clock of one run.
+    #[must_use]
+    pub fn start(&self) -> QueryRun {
+        scope::count_query();
+        QueryRun {
+            query: self.clone(),
+            started: Instant::now(),
+            done: false,
+        }
+    }
+}
+
+fn duration(store: &Store, labels: QueryLabels, error: &str) -> Result<Histogram, Error> {
+    let QueryLabels {
+        system,
+        namespace,
+        operation,
+        collection,
+        summary,
+    } = labels;
+    let labels = [system, namespace, operation, collection, summary, error];
+    store
+        .metrics
+        .histogram(&rows::DB_CLIENT_OPERATION_DURATION, &labels)
+}
+
+/// One run of a statement; dropped without an end it counts as cancelled.
+#[derive(Debug)]
+pub struct QueryRun {
+    query: Query,
+    started: Instant,
+    done: bool,
+}
+
+impl QueryRun {
+    /// The run succeeded and returned (or wrote) this many rows.
+    pub fn ok(mut self, rows: u64) {
+        let inner = Arc::clone(&self.query.inner);
+        inner.rows.record_value(rows);
+        self.finish(&inner.ok);
+    }
+
+    /// The run failed; `error_type` is a word from a small set, such as `timeout`.
+    pub fn failed(mut self, error_type: &'static str) {
+        self.fail(error_type);
+    }
+
+    fn fail(&mut self, error_type: &'static str) {
+        let inner = Arc::clone(&self.query.inner);
+        for place in &inner.failed {
+            if place.get().is_none()
+                && let Ok(histogram) = duration(&inner.store, inner.labels, error_type)
+                && place.set((error_type, histogram)).is_err()
+            {
+                // Another thread was first; its word may be this one.
+            }
+            match place.get() {
+                Some((held, histogram)) if *held == error_type => return self.finish(histogram),
+                _ => {}
+            }
+        }
+        if let Ok(histogram) = duration(&inner.store, inner.labels, "_OTHER") {
+            self.finish(&histogram);
+        }
+    }
+
+    fn finish(&mut self, histogram: &Histogram) {
+        self.done = true;
+        let elapsed = self.started.elapsed();
+        histogram.record(elapsed);
+        if elapsed >= self.query.inner.slow_at {
+            self.query.inner.slow.inc();
+        }
+    }
+}
+
+impl Drop for QueryRun {
+    fn drop(&mut self) {
+        if !self.done {
+            self.fail("cancelled");
+        }
+    }
+}
