@@ -257,3 +257,6 @@ impl Metric {
         self.labels
     }
 }
+
+#[cfg(test)]
+mod tests;

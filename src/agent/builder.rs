@@ -1,0 +1,107 @@
+//! What the host chooses before the agent starts.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::handle::AgentHandle;
+use crate::config::Config;
+use crate::error::Error;
+
+/// The door to the agent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Agent;
+
+impl Agent {
+    /// Begins to configure an agent for the service of this name.
+    ///
+    /// ```
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").listen(([127, 0, 0, 1], 0).into()).start()?;
+    /// println!("http://{}/metrics", agent.address().unwrap());
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    pub fn builder(service: &str) -> Builder {
+        Builder { config: Config::new(service) }
+    }
+}
+
+/// An agent that has not started yet. Every setting has a safe default.
+#[derive(Debug)]
+#[must_use = "nothing happens before start()"]
+pub struct Builder {
+    pub(super) config: Config,
+}
+
+impl Builder {
+    /// The service's version, shown in `target_info` and on the index page.
+    pub fn version(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.config.version);
+        self
+    }
+
+    /// Where the agent listens; the default is `127.0.0.1:6060`, and port 0 takes a free one.
+    ///
+    /// An address beyond loopback is refused by [`start`](Self::start) unless
+    /// [`allow_insecure_remote`](Self::allow_insecure_remote) says otherwise.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.config.address = Some(address);
+        self
+    }
+
+    /// No listener: the host mounts [`AgentHandle::service`] or calls [`AgentHandle::respond`].
+    pub fn no_listener(mut self) -> Self {
+        self.config.address = None;
+        self
+    }
+
+    /// Accepts an address beyond loopback although nothing protects it; `agent_insecure` is 1 then.
+    pub fn allow_insecure_remote(mut self, allow: bool) -> Self {
+        self.config.allow_insecure_remote = allow;
+        self
+    }
+
+    /// A further name by which clients call the listener; others than this, the listener's own
+    /// address and `localhost` are refused, against DNS rebinding.
+    pub fn host(mut self, name: &str) -> Self {
+        self.config.hosts.push(name.to_ascii_lowercase());
+        self
+    }
+
+    /// Whether CPU profiles may be taken; on by default. Nothing is sampled until someone asks.
+    pub fn profiling(mut self, on: bool) -> Self {
+        self.config.profiling = on;
+        self
+    }
+
+    /// Allows profile requests of up to 999 samples per second instead of 250.
+    pub fn high_rate(mut self, allow: bool) -> Self {
+        self.config.high_rate = allow;
+        self
+    }
+
+    /// Label sets held over all families, 1..=1,000,000; the default is 50,000.
+    pub fn series(mut self, series: usize) -> Self {
+        self.config.series = series;
+        self
+    }
+
+    /// Database operations slower than this are slow queries; the default is 1 s.
+    pub fn slow_query(mut self, threshold: Duration) -> Self {
+        self.config.slow_query = threshold;
+        self
+    }
+
+    /// Starts the agent's threads and its listener, which is bound when this returns.
+    ///
+    /// Called inside a tokio runtime, that runtime is measured as `main`.
+    ///
+    /// # Errors
+    /// [`Error::is_address_in_use`] for a taken port, [`Error::is_out_of_range`] for a bad value,
+    /// [`Error::is_refused`] for an unprotected address beyond loopback. The host decides whether
+    /// to go on without an agent; nothing is left running.
+    pub fn start(self) -> Result<AgentHandle, Error> {
+        super::start(self.config)
+    }
+}

@@ -1,0 +1,4 @@
+//! The main test binary: endpoints, formats, layering, catalogue, budget. One binary, one link.
+
+mod budget;
+mod layering;

