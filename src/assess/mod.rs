@@ -4,3 +4,8 @@
 //! time is an argument, so that every verdict is tested by table.
 
 pub(crate) mod targets;
+pub(crate) mod thresholds;
+pub(crate) mod window;
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,7 @@ pub(crate) mod number;
 pub(crate) mod openmetrics;
 pub(crate) mod pprof;
 pub(crate) mod respond;
+mod samples;
 pub(crate) mod text;
 pub(crate) mod wire;
 

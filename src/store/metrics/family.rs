@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::exemplar::ExemplarSlot;
+use super::exemplar::{Exemplar, ExemplarSlot};
 use super::layout::Layout;
 use crate::catalog::{Kind, Metric};
 use crate::store::sync::lock;
@@ -43,6 +43,12 @@ impl Series {
             .copied()
             .zip(self.values.iter().map(AsRef::as_ref));
         own.chain(self.overflow.then_some((OVERFLOW_LABEL, "true")))
+    }
+
+    /// The exemplar of a classic bucket; the one after the last bound is `+Inf`.
+    #[inline]
+    pub(crate) fn exemplar(&self, bucket: usize) -> Option<Exemplar> {
+        self.exemplars.get()?.get(bucket)?.read()
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) use family::{Family, Series, push_label};
 pub(crate) use handle::unix_nanos_now;
 pub use handle::{Counter, Gauge, Held, Histogram, ObservedCounter, UpDown};
 pub(crate) use layout::{Layout, SCHEMA};
-pub(crate) use snapshot::{Distribution, FamilySnapshot, Snapshot, Value, exemplars, scale};
+pub(crate) use snapshot::{Distribution, FamilySnapshot, Snapshot, Value, scale};
 
 use crate::catalog::{Kind, Metric};
 use crate::error::Error;

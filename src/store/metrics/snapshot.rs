@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::exemplar::Exemplar;
 use super::family::Series;
 use super::handle::ABSENT;
 use super::layout::Layout;
@@ -61,16 +60,23 @@ impl Distribution<'_> {
         self.cells.iter().sum()
     }
 
-    /// The classic bounds in the smallest unit, each with the events at or below it.
-    pub(crate) fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    /// The events at or below each classic bound, and all of them last.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = u64> + '_ {
+        let ends = self.layout.classic().map(|(_, end)| end);
         let mut taken = 0;
         let mut total = 0_u64;
-        self.layout.classic().map(move |(bound, end)| {
+        ends.chain([self.cells.len()]).map(move |end| {
             let more: u64 = self.cells.get(taken..end).unwrap_or_default().iter().sum();
             taken = end;
             total += more;
-            (bound, total)
+            total
         })
+    }
+
+    /// The classic bounds in the smallest unit, each with the events at or below it.
+    pub(crate) fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let bounds = self.layout.classic().map(|(bound, _)| bound);
+        bounds.zip(self.totals())
     }
 }
 
@@ -130,18 +136,4 @@ pub(crate) fn scale(unit: Unit) -> f64 {
         Unit::Seconds => 1e9,
         Unit::Bytes | Unit::Ratio | Unit::Count => 1.0,
     }
-}
-
-/// The exemplar of each classic bucket of a series, `+Inf` last; empty where none was offered.
-pub(crate) fn exemplars(series: &Series) -> Vec<Option<Exemplar>> {
-    series
-        .exemplars
-        .get()
-        .map(|slots| {
-            slots
-                .iter()
-                .map(super::exemplar::ExemplarSlot::read)
-                .collect()
-        })
-        .unwrap_or_default()
 }
