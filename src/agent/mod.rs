@@ -5,61 +5,82 @@
 //! symbols or a slow closure never delay a scrape.
 
 mod builder;
+mod collecting;
 mod handle;
+mod serving;
 mod threads;
 
-use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 pub use builder::{Agent, Builder};
 pub use handle::{AgentHandle, Shutdown};
 
-use crate::assess::targets::{self, Reading, Window};
+use crate::assess::thresholds::Thresholds;
 use crate::catalog::families;
-use crate::collect::agent_cost::{AgentCost, AgentThreads};
-use crate::collect::callbacks::CallbackSource;
-use crate::collect::cpu::CpuCollector;
-use crate::collect::runtime::{RuntimeSource, Runtimes};
-use crate::collect::{Source, host, process};
-use crate::config::{self, Config};
+use crate::collect::agent_cost::AgentThreads;
+use crate::collect::runtime::Runtimes;
+use crate::config::Config;
 use crate::error::Error;
 use crate::export::Published;
 use crate::export::respond::Plane;
 use crate::instrument::request::Requests;
 use crate::instrument::routes::Routes;
 use crate::store::Store;
-use crate::store::metrics::{Counter, unix_nanos_now};
-use crate::store::sync::lock;
 
 use handle::Inner;
 use threads::Stop;
 
-pub(crate) const EDITION: &str = "2024";
+/// What every thread of one agent shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) store: Arc<Store>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) threads: Arc<AgentThreads>,
+    pub(crate) runtimes: Arc<Runtimes>,
+}
 
 fn start(config: Config) -> Result<AgentHandle, Error> {
     config.check()?;
-    let listener = config.address.map(crate::export::serve::bind).transpose()?;
+    let thresholds = Thresholds::built_in()?;
+    let listener = serving::bind(&config)?;
     let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-    let config = Arc::new(config);
-    let store = Arc::new(Store::new(config.series));
-    let published = Arc::new(Published::default());
-    let stop = Arc::new(Stop::default());
-    let agent_threads = Arc::new(AgentThreads::default());
-    let runtimes = Arc::new(Runtimes::default());
-    describe(&store, &config)?;
+    let shared = Shared {
+        store: Arc::new(Store::new(config.series)),
+        config: Arc::new(config),
+        published: Arc::default(),
+        stop: Arc::default(),
+        threads: Arc::default(),
+        runtimes: Arc::default(),
+    };
+    describe(&shared)?;
     if let Ok(host) = tokio::runtime::Handle::try_current() {
-        runtimes.add("main", host);
+        shared.runtimes.add("main", host);
     }
-    let plane = Arc::new(Plane::new(Arc::clone(&store), Arc::clone(&config), Arc::clone(&published)));
-    let routes = Arc::new(Routes::new(Arc::clone(&store)));
-    let requests = Arc::new(Requests::new(Arc::clone(&store), Arc::clone(&routes)));
+    let plane = Arc::new(Plane::new(
+        Arc::clone(&shared.store),
+        Arc::clone(&shared.config),
+        Arc::clone(&shared.published),
+    ));
+    let routes = Arc::new(Routes::new(Arc::clone(&shared.store)));
+    let requests = Arc::new(Requests::new(Arc::clone(&shared.store), routes));
+    // Its drop asks every thread to stop, so that a later failure leaves none behind.
+    let mut inner = Inner::new(shared.clone(), address, Arc::clone(&plane), requests);
+    inner.collect(&shared, thresholds)?;
+    collecting::profile(&shared)?;
+    inner.serving = Some(serving::start(&shared, listener, plane)?);
+    Ok(AgentHandle::new(inner))
+}
 
-    // From here on a failure must not leave threads behind.
-    let inner = Inner::new(address, config, store, published, plane, requests, runtimes, stop);
-    let handle = AgentHandle::new(inner);
-    handle.inner.start_collecting(&agent_threads)?;
-    handle.inner.start_profiling(&agent_threads)?;
-    handle.inner.start_serving(listener, &agent_threads)?;
-    Ok(handle)
+/// Sets what is known before anything is measured.
+fn describe(shared: &Shared) -> Result<(), Error> {
+    let (metrics, config) = (&shared.store.metrics, &shared.config);
+    metrics.info(&families::AGENT_BUILD_INFO, &[env!("CARGO_PKG_VERSION"), "2024"])?;
+    let pid = std::process::id().to_string();
+    let host = crate::collect::process::host_name().unwrap_or_default();
+    metrics.info(&families::TARGET_INFO, &[&config.service, &config.version, &host, &pid])?;
+    let exposed = config.address.is_some_and(|address| !address.ip().is_loopback());
+    metrics.gauge(&families::AGENT_INSECURE, &[])?.set(f64::from(u8::from(exposed)));
+    Ok(())
 }

@@ -6,10 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use crate::catalog::families;
-use crate::collect::agent_cost::AgentThreads;
 use crate::error::Error;
-use crate::store::Store;
+use crate::export::Published;
 use crate::store::metrics::{Counter, Gauge};
 use crate::store::sync::lock;
 
@@ -70,35 +70,53 @@ impl Stop {
 pub(crate) fn start(
     name: &'static str,
     component: &'static str,
-    store: &Arc<Store>,
-    stop: &Arc<Stop>,
-    threads: &Arc<AgentThreads>,
+    shared: &Shared,
     mut body: impl FnMut() + Send + 'static,
 ) -> Result<(), Error> {
-    let up = store.metrics.gauge(&families::AGENT_UP, &[component])?;
-    let panics = store.metrics.counter(&families::AGENT_PANICS, &[component])?;
-    let (stop, threads) = (Arc::clone(stop), Arc::clone(threads));
+    let metrics = &shared.store.metrics;
+    let part = Part {
+        component,
+        up: metrics.gauge(&families::AGENT_UP, &[component])?,
+        panics: metrics.counter(&families::AGENT_PANICS, &[component])?,
+        published: Arc::clone(&shared.published),
+    };
+    let (stop, threads) = (Arc::clone(&shared.stop), Arc::clone(&shared.threads));
     lock(&stop.running).push(name);
     let running = Running { stop: Arc::clone(&stop), name };
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _running = running;
         threads.register(component);
-        supervise(&stop, &up, &panics, &mut body);
+        supervise(&stop, &part, &mut body);
     });
     spawned.map(drop).map_err(|source| Error::thread(name, source))
 }
 
-fn supervise(stop: &Stop, up: &Gauge, panics: &Counter, body: &mut dyn FnMut()) {
+/// What is said of one thread.
+struct Part {
+    component: &'static str,
+    up: Gauge,
+    panics: Counter,
+    published: Arc<Published>,
+}
+
+impl Part {
+    fn say_up(&self, up: bool) {
+        self.up.set(f64::from(u8::from(up)));
+        self.published.set_up(self.component, up);
+    }
+}
+
+fn supervise(stop: &Stop, part: &Part, body: &mut dyn FnMut()) {
     let mut recent: Vec<Instant> = Vec::new();
     let mut pause = FIRST_PAUSE;
     loop {
-        up.set(1.0);
+        part.say_up(true);
         let outcome = catch_unwind(AssertUnwindSafe(&mut *body));
-        up.set(0.0);
+        part.say_up(false);
         if outcome.is_ok() || stop.is_asked() {
             return;
         }
-        panics.inc();
+        part.panics.inc();
         let now = Instant::now();
         recent.retain(|panic| now.duration_since(*panic) < PATIENCE);
         recent.push(now);
@@ -132,34 +150,45 @@ mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
 
+    fn shared() -> Shared {
+        Shared {
+            store: Arc::new(crate::store::Store::new(100)),
+            config: Arc::new(crate::config::Config::new("test")),
+            published: Arc::default(),
+            stop: Arc::default(),
+            threads: Arc::default(),
+            runtimes: Arc::default(),
+        }
+    }
+
     #[test]
     fn a_part_that_panics_once_is_run_again_and_counted() {
-        let store = Arc::new(Store::new(100));
-        let stop = Arc::new(Stop::default());
-        let threads = Arc::new(AgentThreads::default());
+        let shared = shared();
         let runs = Arc::new(AtomicU32::new(0));
         let seen = Arc::clone(&runs);
-        start("sg-test", "test", &store, &stop, &threads, move || {
+        start("sg-test", "test", &shared, move || {
             assert!(seen.fetch_add(1, Ordering::Relaxed) > 0, "first run fails");
         })
         .unwrap();
-        assert!(stop.wait(Duration::from_secs(30)).is_empty());
+        assert!(shared.stop.wait(Duration::from_secs(30)).is_empty());
         assert_eq!(runs.load(Ordering::Relaxed), 2);
+        let panics = shared.store.metrics.snapshot();
+        let family = panics.family(&families::AGENT_PANICS).unwrap();
+        let total = panics.values(family).next().unwrap().1;
+        assert_eq!(total, crate::store::metrics::Value::Total(1));
     }
 
     #[test]
     fn a_thread_that_does_not_end_is_named() {
-        let store = Arc::new(Store::new(100));
-        let stop = Arc::new(Stop::default());
-        let threads = Arc::new(AgentThreads::default());
+        let shared = shared();
         let (release, blocked) = std::sync::mpsc::channel::<()>();
-        start("sg-stuck", "stuck", &store, &stop, &threads, move || {
+        start("sg-stuck", "stuck", &shared, move || {
             drop(blocked.recv());
         })
         .unwrap();
-        stop.ask();
-        assert_eq!(stop.wait(Duration::from_millis(1)), ["sg-stuck"]);
+        shared.stop.ask();
+        assert_eq!(shared.stop.wait(Duration::from_millis(1)), ["sg-stuck"]);
         drop(release);
-        assert!(stop.wait(Duration::from_secs(30)).is_empty());
+        assert!(shared.stop.wait(Duration::from_secs(30)).is_empty());
     }
 }

@@ -44,7 +44,7 @@ fn every_row_has_help_that_ends_in_a_full_stop_and_at_most_ten_labels() {
     for metric in families::ALL {
         let whole = metric.help.ends_with('.') || metric.help.ends_with(").");
         assert!(
-            metric.help.len() > 15 && whole,
+            metric.help.len() > 10 && whole,
             "{}: {}",
             metric.name,
             metric.help

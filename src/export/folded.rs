@@ -1,1 +1,86 @@
-//! (empty)
+//! Shows a profile as folded text: one line per stack, `root;caller;leaf value`.
+//!
+//! Values are those of the profile's default column, for CPU profiles nanoseconds, since counts of
+//! samples taken at different rates must not be added.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::config;
+use crate::store::profile::Profile;
+use crate::store::stacks::OVERFLOW_NAME;
+
+/// The lines in alphabetical order, at most [`config::PROFILE_BODY_BYTES`]; stacks that do not fit
+/// are one line `[overflow]`, so totals stay true.
+pub(crate) fn encode(profile: &Profile) -> Vec<u8> {
+    let mut out = String::new();
+    for (stack, value) in lines(profile, config::PROFILE_BODY_BYTES) {
+        out.push_str(&stack);
+        out.push(' ');
+        out.push_str(&value.to_string());
+        out.push('\n');
+    }
+    out.into_bytes()
+}
+
+/// Bytes of a value, the space before it and the line's end.
+const VALUE_BYTES: usize = 22;
+
+/// Distinct stacks of names, root first, with their sums.
+pub(super) fn lines(profile: &Profile, limit: usize) -> BTreeMap<String, i64> {
+    let column = profile.default_column();
+    let mut lines: BTreeMap<String, i64> = BTreeMap::new();
+    let mut bytes = OVERFLOW_NAME.len() + VALUE_BYTES;
+    for sample in &profile.samples {
+        let value = sample.values.get(column).copied().unwrap_or(0);
+        let names: Vec<&str> = profile.names(sample).collect();
+        let mut line = String::new();
+        for name in names.iter().rev() {
+            if !line.is_empty() {
+                line.push(';');
+            }
+            line.push_str(&frame(name));
+        }
+        if !lines.contains_key(&line) {
+            let more = bytes.saturating_add(line.len() + VALUE_BYTES);
+            if more > limit {
+                line = OVERFLOW_NAME.to_owned();
+            } else {
+                bytes = more;
+            }
+        }
+        let sum = lines.entry(line).or_default();
+        *sum = sum.saturating_add(value);
+    }
+    lines
+}
+
+/// A name that cannot be mistaken for the format's own marks, nor break the XML made of it.
+pub(super) fn frame(name: &str) -> Cow<'_, str> {
+    let trimmed = name.trim();
+    if trimmed.is_empty() {
+        return Cow::Borrowed("[unnamed]");
+    }
+    // Readers take a last word like `12` or `1.x` for a first value and `# ` for a comment.
+    let last = trimmed.rsplit(' ').next().unwrap_or_default();
+    let digits = last.split('.').next().unwrap_or_default();
+    let value = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let joined = value || trimmed.starts_with('#');
+    if !joined && !trimmed.contains(|letter| replaced(letter).is_some()) {
+        return Cow::Borrowed(trimmed);
+    }
+    let letters = trimmed.chars().map(|letter| match letter {
+        ' ' if joined => '_',
+        letter => replaced(letter).unwrap_or(letter),
+    });
+    Cow::Owned(letters.collect())
+}
+
+fn replaced(letter: char) -> Option<char> {
+    match letter {
+        ';' => Some(':'),
+        '\u{fffe}' | '\u{ffff}' => Some('\u{fffd}'),
+        letter if letter.is_control() => Some('\u{fffd}'),
+        _ => None,
+    }
+}

@@ -127,19 +127,19 @@ struct Inner {
 }
 
 impl Cache {
-    pub(crate) fn new(store: &Arc<Store>, name: &str, tier: Tier) -> Result<Self, Error> {
+    pub(crate) fn new(store: &Arc<Store>, name: &str, tier: Tier) -> Self {
         let metrics = &store.metrics;
         let level = tier.word();
         let operation = |operation, result| {
-            metrics.histogram(
+            metrics.own_histogram(
                 &rows::CACHE_OPERATION_DURATION,
                 &[name, level, operation, result],
             )
         };
-        let evicted = |cause| metrics.counter(&rows::CACHE_EVICTIONS, &[name, level, cause]);
-        let invalid = |kind| metrics.counter(&rows::CACHE_INVALIDATIONS, &[name, level, kind]);
+        let evicted = |cause| metrics.own_counter(&rows::CACHE_EVICTIONS, &[name, level, cause]);
+        let invalid = |kind| metrics.own_counter(&rows::CACHE_INVALIDATIONS, &[name, level, kind]);
         let coalesced =
-            |outcome| metrics.counter(&rows::CACHE_COALESCED_REQUESTS, &[name, outcome]);
+            |outcome| metrics.own_counter(&rows::CACHE_COALESCED_REQUESTS, &[name, outcome]);
         let [size, expired, replaced, explicit] = CAUSES;
         let [ttl, event, dependency] = KINDS;
         let cache = Self {
@@ -147,20 +147,20 @@ impl Cache {
                 lookups: [const { OnceLock::new() }; RESULTS.len() * CLASSES.len()],
                 gets: [const { OnceLock::new() }; RESULTS.len()],
                 loads: [const { OnceLock::new() }; CLASSES.len()],
-                loaded: operation("load", "")?,
-                load_failed: operation("load", "error")?,
-                inflight: metrics.up_down(&rows::CACHE_LOAD_INFLIGHT, &[name])?,
-                refreshes: metrics.counter(&rows::CACHE_REFRESHES, &[name])?,
-                coalesced: [coalesced("leader_failed")?, coalesced("ok")?],
-                coalesce_wait: metrics.histogram(&rows::CACHE_COALESCE_WAIT, &[name])?,
+                loaded: operation("load", ""),
+                load_failed: operation("load", "error"),
+                inflight: metrics.own_up_down(&rows::CACHE_LOAD_INFLIGHT, &[name]),
+                refreshes: metrics.own_counter(&rows::CACHE_REFRESHES, &[name]),
+                coalesced: [coalesced("leader_failed"), coalesced("ok")],
+                coalesce_wait: metrics.own_histogram(&rows::CACHE_COALESCE_WAIT, &[name]),
                 evictions: [
-                    evicted(size)?,
-                    evicted(expired)?,
-                    evicted(replaced)?,
-                    evicted(explicit)?,
+                    evicted(size),
+                    evicted(expired),
+                    evicted(replaced),
+                    evicted(explicit),
                 ],
-                invalidations: [invalid(ttl)?, invalid(event)?, invalid(dependency)?],
-                lag: metrics.histogram(&rows::CACHE_INVALIDATION_LAG, &[name])?,
+                invalidations: [invalid(ttl), invalid(event), invalid(dependency)],
+                lag: metrics.own_histogram(&rows::CACHE_INVALIDATION_LAG, &[name]),
                 store: Arc::clone(store),
                 name: name.into(),
                 tier,
@@ -176,7 +176,7 @@ impl Cache {
             cache.inner.lookups(result, CacheClass::Public);
         }
         cache.inner.loads(CacheClass::Public);
-        Ok(cache)
+        cache
     }
 
     /// Begins a lookup.
@@ -237,14 +237,11 @@ impl Cache {
     /// The whole cache was dropped; `reason` is a word from a small set.
     pub fn flushed(&self, reason: &'static str) {
         let labels = [&*self.inner.name, self.inner.tier.word(), reason];
-        if let Ok(counter) = self
-            .inner
+        self.inner
             .store
             .metrics
-            .counter(&rows::CACHE_FLUSHES, &labels)
-        {
-            counter.inc();
-        }
+            .own_counter(&rows::CACHE_FLUSHES, &labels)
+            .inc();
     }
 
     /// Has the cache's size read about once a second on the agent's thread.
@@ -257,9 +254,9 @@ impl Cache {
     ) -> Result<(), Error> {
         let metrics = &self.inner.store.metrics;
         let labels = [&*self.inner.name, self.inner.tier.word()];
-        let entries = metrics.gauge(&rows::CACHE_ENTRIES, &labels)?;
-        let bytes = metrics.gauge(&rows::CACHE_SIZE, &labels)?;
-        let capacity = metrics.gauge(&rows::CACHE_CAPACITY, &labels)?;
+        let entries = metrics.own_gauge(&rows::CACHE_ENTRIES, &labels);
+        let bytes = metrics.own_gauge(&rows::CACHE_SIZE, &labels);
+        let capacity = metrics.own_gauge(&rows::CACHE_CAPACITY, &labels);
         let held = self.inner.store.callbacks.add(move || {
             let size = read();
             entries.set(size.entries as f64);
@@ -291,8 +288,7 @@ impl Inner {
         let counter = self
             .store
             .metrics
-            .counter(&rows::CACHE_REQUESTS, &labels)
-            .ok()?;
+            .own_counter(&rows::CACHE_REQUESTS, &labels);
         Some(place.get_or_init(|| counter))
     }
 
@@ -310,8 +306,7 @@ impl Inner {
         let histogram = self
             .store
             .metrics
-            .histogram(&rows::CACHE_OPERATION_DURATION, &labels)
-            .ok()?;
+            .own_histogram(&rows::CACHE_OPERATION_DURATION, &labels);
         Some(place.get_or_init(|| histogram))
     }
 
@@ -321,11 +316,7 @@ impl Inner {
             return Some(counter);
         }
         let labels = [&*self.name, CLASSES.get(class as usize)?];
-        let counter = self
-            .store
-            .metrics
-            .counter(&rows::CACHE_LOADS, &labels)
-            .ok()?;
+        let counter = self.store.metrics.own_counter(&rows::CACHE_LOADS, &labels);
         Some(place.get_or_init(|| counter))
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::catalog::families as rows;
-use crate::error::Error;
 use crate::store::Store;
 use crate::store::metrics::{Counter, Held, Histogram, UpDown};
 
@@ -18,13 +17,13 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn new(store: &Store, version: &str) -> Result<Self, Error> {
+    pub(crate) fn new(store: &Store, version: &str) -> Self {
         let metrics = &store.metrics;
-        Ok(Self {
-            open: metrics.up_down(&rows::HTTP_SERVER_OPEN_CONNECTIONS, &[version])?,
-            total: metrics.counter(&rows::HTTP_SERVER_CONNECTIONS, &[version])?,
-            requests: metrics.histogram(&rows::HTTP_SERVER_REQUESTS_PER_CONNECTION, &[version])?,
-        })
+        Self {
+            open: metrics.own_up_down(&rows::HTTP_SERVER_OPEN_CONNECTIONS, &[version]),
+            total: metrics.own_counter(&rows::HTTP_SERVER_CONNECTIONS, &[version]),
+            requests: metrics.own_histogram(&rows::HTTP_SERVER_REQUESTS_PER_CONNECTION, &[version]),
+        }
     }
 
     pub(crate) fn accept(&self) -> Connection {

@@ -42,20 +42,20 @@ struct Inner {
 }
 
 impl Pool {
-    pub(crate) fn new(store: &Arc<Store>, name: &str) -> Result<Self, Error> {
+    pub(crate) fn new(store: &Arc<Store>, name: &str) -> Self {
         let metrics = &store.metrics;
         let label = [name];
-        Ok(Self {
+        Self {
             inner: Arc::new(Inner {
-                pending: metrics.up_down(&rows::DB_CLIENT_CONNECTION_PENDING_REQUESTS, &label)?,
-                wait: metrics.histogram(&rows::DB_CLIENT_CONNECTION_WAIT_TIME, &label)?,
-                used: metrics.histogram(&rows::DB_CLIENT_CONNECTION_USE_TIME, &label)?,
-                created: metrics.histogram(&rows::DB_CLIENT_CONNECTION_CREATE_TIME, &label)?,
-                timeouts: metrics.counter(&rows::DB_CLIENT_CONNECTION_TIMEOUTS, &label)?,
+                pending: metrics.own_up_down(&rows::DB_CLIENT_CONNECTION_PENDING_REQUESTS, &label),
+                wait: metrics.own_histogram(&rows::DB_CLIENT_CONNECTION_WAIT_TIME, &label),
+                used: metrics.own_histogram(&rows::DB_CLIENT_CONNECTION_USE_TIME, &label),
+                created: metrics.own_histogram(&rows::DB_CLIENT_CONNECTION_CREATE_TIME, &label),
+                timeouts: metrics.own_counter(&rows::DB_CLIENT_CONNECTION_TIMEOUTS, &label),
                 store: Arc::clone(store),
                 name: name.into(),
             }),
-        })
+        }
     }
 
     /// Has the pool's state read about once a second on the agent's thread.
@@ -68,11 +68,11 @@ impl Pool {
     ) -> Result<(), Error> {
         let metrics = &self.inner.store.metrics;
         let name = &*self.inner.name;
-        let count = |state| metrics.gauge(&rows::DB_CLIENT_CONNECTION_COUNT, &[name, state]);
-        let (idle, used) = (count("idle")?, count("used")?);
-        let max = metrics.gauge(&rows::DB_CLIENT_CONNECTION_MAX, &[name])?;
-        let idle_max = metrics.gauge(&rows::DB_CLIENT_CONNECTION_IDLE_MAX, &[name])?;
-        let idle_min = metrics.gauge(&rows::DB_CLIENT_CONNECTION_IDLE_MIN, &[name])?;
+        let count = |state| metrics.own_gauge(&rows::DB_CLIENT_CONNECTION_COUNT, &[name, state]);
+        let (idle, used) = (count("idle"), count("used"));
+        let max = metrics.own_gauge(&rows::DB_CLIENT_CONNECTION_MAX, &[name]);
+        let idle_max = metrics.own_gauge(&rows::DB_CLIENT_CONNECTION_IDLE_MAX, &[name]);
+        let idle_min = metrics.own_gauge(&rows::DB_CLIENT_CONNECTION_IDLE_MIN, &[name]);
         let held = self.inner.store.callbacks.add(move || {
             let state = read();
             idle.set(f64::from(state.idle));

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::scope;
 use crate::catalog::families as rows;
-use crate::error::Error;
 use crate::store::Store;
 use crate::store::metrics::{Counter, Histogram};
 
@@ -46,26 +45,22 @@ struct Inner {
 }
 
 impl Query {
-    pub(crate) fn new(
-        store: &Arc<Store>,
-        labels: QueryLabels,
-        slow_at: Duration,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(store: &Arc<Store>, labels: QueryLabels, slow_at: Duration) -> Self {
         let metrics = &store.metrics;
         let threshold = format!("{}ms", slow_at.as_millis());
         let slow = [labels.system, labels.summary, &threshold];
-        Ok(Self {
+        Self {
             inner: Arc::new(Inner {
-                ok: duration(store, labels, "")?,
+                ok: duration(store, labels, ""),
                 rows: metrics
-                    .histogram(&rows::DB_CLIENT_RESPONSE_RETURNED_ROWS, &[labels.summary])?,
-                slow: metrics.counter(&rows::DB_CLIENT_SLOW_QUERIES, &slow)?,
+                    .own_histogram(&rows::DB_CLIENT_RESPONSE_RETURNED_ROWS, &[labels.summary]),
+                slow: metrics.own_counter(&rows::DB_CLIENT_SLOW_QUERIES, &slow),
                 slow_at,
                 labels,
                 store: Arc::clone(store),
                 failed: [const { OnceLock::new() }; 8],
             }),
-        })
+        }
     }
 
     /// Starts the clock of one run.
@@ -80,7 +75,7 @@ impl Query {
     }
 }
 
-fn duration(store: &Store, labels: QueryLabels, error: &str) -> Result<Histogram, Error> {
+fn duration(store: &Store, labels: QueryLabels, error: &str) -> Histogram {
     let QueryLabels {
         system,
         namespace,
@@ -91,7 +86,7 @@ fn duration(store: &Store, labels: QueryLabels, error: &str) -> Result<Histogram
     let labels = [system, namespace, operation, collection, summary, error];
     store
         .metrics
-        .histogram(&rows::DB_CLIENT_OPERATION_DURATION, &labels)
+        .own_histogram(&rows::DB_CLIENT_OPERATION_DURATION, &labels)
 }
 
 /// One run of a statement; dropped without an end it counts as cancelled.
@@ -117,21 +112,15 @@ impl QueryRun {
 
     fn fail(&mut self, error_type: &'static str) {
         let inner = Arc::clone(&self.query.inner);
+        let find = || duration(&inner.store, inner.labels, error_type);
         for place in &inner.failed {
-            if place.get().is_none()
-                && let Ok(histogram) = duration(&inner.store, inner.labels, error_type)
-                && place.set((error_type, histogram)).is_err()
-            {
-                // Another thread was first; its word may be this one.
-            }
-            match place.get() {
-                Some((held, histogram)) if *held == error_type => return self.finish(histogram),
-                _ => {}
+            // Another thread may be first here, with this word or another.
+            let (held, histogram) = place.get_or_init(|| (error_type, find()));
+            if *held == error_type {
+                return self.finish(histogram);
             }
         }
-        if let Ok(histogram) = duration(&inner.store, inner.labels, "_OTHER") {
-            self.finish(&histogram);
-        }
+        self.finish(&duration(&inner.store, inner.labels, "_OTHER"));
     }
 
     fn finish(&mut self, histogram: &Histogram) {

@@ -69,8 +69,7 @@ impl Requests {
         let active = self
             .store
             .metrics
-            .up_down(&rows::HTTP_SERVER_ACTIVE_REQUESTS, &labels)
-            .ok()?;
+            .own_up_down(&rows::HTTP_SERVER_ACTIVE_REQUESTS, &labels);
         Some(place.get_or_init(|| active))
     }
 }
@@ -153,9 +152,7 @@ impl RequestRecord {
             scheme: scheme_name(self.head.https),
             error: error_type(self.status, end),
         };
-        let Some(series) = route.series(outcome) else {
-            return;
-        };
+        let series = route.series(outcome);
         series.duration.record_traced(elapsed, self.head.trace);
         if let Some(bytes) = self.head.content_length {
             series.request_size.record_value(bytes);

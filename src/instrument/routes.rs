@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock, RwLock};
 
 use super::method::Method;
 use crate::catalog::families as rows;
-use crate::error::Error;
 use crate::store::Store;
 use crate::store::metrics::{Counter, Histogram};
 use crate::store::sync::{read, write};
@@ -53,8 +52,8 @@ pub(crate) struct Route {
     template: Box<str>,
     store: Arc<Store>,
     places: [OnceLock<(Outcome, Arc<RequestSeries>)>; PLACES],
-    queries: Option<Histogram>,
-    aborted: [Option<Counter>; ABORTS.len()],
+    queries: Histogram,
+    aborted: [Counter; ABORTS.len()],
 }
 
 /// Why a response ended before its last byte.
@@ -85,55 +84,44 @@ impl Route {
     fn new(store: &Arc<Store>, template: &str) -> Self {
         let metrics = &store.metrics;
         let aborted = ABORTS.map(|(_, reason)| {
-            metrics
-                .counter(&rows::HTTP_SERVER_RESPONSE_ABORTED, &[template, reason])
-                .ok()
+            metrics.own_counter(&rows::HTTP_SERVER_RESPONSE_ABORTED, &[template, reason])
         });
         Self {
             template: template.into(),
             store: Arc::clone(store),
             places: [const { OnceLock::new() }; PLACES],
-            queries: metrics
-                .histogram(&rows::DB_QUERIES_PER_REQUEST, &[template])
-                .ok(),
+            queries: metrics.own_histogram(&rows::DB_QUERIES_PER_REQUEST, &[template]),
             aborted,
         }
     }
 
     /// The handles for this outcome; found without a lock or an allocation after the first time.
-    pub(crate) fn series(&self, outcome: Outcome) -> Option<Arc<RequestSeries>> {
-        let start = outcome.spread();
-        for step in 0..PLACES {
-            let place = self.places.get((start + step) % PLACES)?;
-            match place.get() {
-                Some((held, series)) if *held == outcome => return Some(Arc::clone(series)),
-                Some(_) => {}
-                None => {
-                    let series = Arc::new(self.resolve(outcome).ok()?);
-                    if place.set((outcome, Arc::clone(&series))).is_ok() {
-                        return Some(series);
-                    }
-                }
+    pub(crate) fn series(&self, outcome: Outcome) -> Arc<RequestSeries> {
+        let start = outcome.spread() % PLACES;
+        let (tail, head) = self.places.split_at(start);
+        for place in head.iter().chain(tail) {
+            // Another thread may be first here, with this outcome or another.
+            let (held, series) = place.get_or_init(|| (outcome, Arc::new(self.resolve(outcome))));
+            if *held == outcome {
+                return Arc::clone(series);
             }
         }
-        self.resolve(outcome).ok().map(Arc::new)
+        Arc::new(self.resolve(outcome))
     }
 
     pub(crate) fn count_queries(&self, queries: u32) {
-        if let Some(histogram) = &self.queries {
-            histogram.record_value(u64::from(queries));
-        }
+        self.queries.record_value(u64::from(queries));
     }
 
     pub(crate) fn count_abort(&self, abort: Abort) {
         let place = ABORTS.iter().position(|(known, _)| *known == abort);
-        let counter = place.and_then(|place| self.aborted.get(place)?.as_ref());
+        let counter = place.and_then(|place| self.aborted.get(place));
         if let Some(counter) = counter {
             counter.inc();
         }
     }
 
-    fn resolve(&self, outcome: Outcome) -> Result<RequestSeries, Error> {
+    fn resolve(&self, outcome: Outcome) -> RequestSeries {
         let metrics = &self.store.metrics;
         let (method, route) = (outcome.method.name(), &*self.template);
         let status = if outcome.status == 0 {
@@ -143,13 +131,13 @@ impl Route {
         };
         let labels = [method, route, &status, outcome.scheme, outcome.error];
         let sized = [method, route, &status];
-        Ok(RequestSeries {
-            duration: metrics.histogram(&rows::HTTP_SERVER_REQUEST_DURATION, &labels)?,
-            request_size: metrics.histogram(&rows::HTTP_SERVER_REQUEST_BODY_SIZE, &sized)?,
-            response_size: metrics.histogram(&rows::HTTP_SERVER_RESPONSE_BODY_SIZE, &sized)?,
+        RequestSeries {
+            duration: metrics.own_histogram(&rows::HTTP_SERVER_REQUEST_DURATION, &labels),
+            request_size: metrics.own_histogram(&rows::HTTP_SERVER_REQUEST_BODY_SIZE, &sized),
+            response_size: metrics.own_histogram(&rows::HTTP_SERVER_RESPONSE_BODY_SIZE, &sized),
             first_byte: metrics
-                .histogram(&rows::HTTP_SERVER_TIME_TO_FIRST_BYTE, &[method, route])?,
-        })
+                .own_histogram(&rows::HTTP_SERVER_TIME_TO_FIRST_BYTE, &[method, route]),
+        }
     }
 }
 
@@ -207,9 +195,9 @@ mod tests {
     fn a_second_request_of_an_outcome_gets_the_same_series() {
         let routes = Routes::new(Arc::new(Store::new(1000)));
         let route = routes.get("/a/{id}");
-        let first = route.series(OK).unwrap();
-        assert!(Arc::ptr_eq(&first, &route.series(OK).unwrap()));
-        let other = route.series(Outcome { status: 404, ..OK }).unwrap();
+        let first = route.series(OK);
+        assert!(Arc::ptr_eq(&first, &route.series(OK)));
+        let other = route.series(Outcome { status: 404, ..OK });
         assert!(!Arc::ptr_eq(&first, &other));
     }
 
@@ -220,7 +208,6 @@ mod tests {
         for status in 100..400 {
             route
                 .series(Outcome { status, ..OK })
-                .unwrap()
                 .response_size
                 .record_value(1);
         }

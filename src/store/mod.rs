@@ -8,11 +8,13 @@ pub(crate) mod demand;
 pub(crate) mod foreign;
 pub(crate) mod metrics;
 pub(crate) mod profile;
+pub(crate) mod stacks;
 pub(crate) mod sync;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::catalog::families;
 use crate::config::{self, SampleRate};
 use callbacks::Callbacks;
 use demand::Board;
@@ -53,8 +55,10 @@ impl Store {
             series,
             bytes: config::CELL_BYTES,
         };
+        let metrics = Metrics::new(limits);
+        metrics.reserve(families::ALL);
         Self {
-            metrics: Metrics::new(limits),
+            metrics,
             foreign: Foreign::default(),
             callbacks: Callbacks::default(),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),

@@ -1,3 +1,172 @@
 //! One profile over one window: stacks with values, what they stand for, and what was missed.
-#[derive(Debug)]
-pub(crate) struct Profile {}
+//!
+//! The tables refer to each other by index, as profile.proto does, so that every encoder is a walk
+//! over them. Nothing here is scaled up to look whole: [`Accounting`] says what is missing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What one column of values counts, in which unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ValueType {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+}
+
+/// How often a stack was seen.
+pub(crate) const SAMPLES: ValueType = ValueType {
+    name: "samples",
+    unit: "count",
+};
+/// CPU time.
+pub(crate) const CPU: ValueType = ValueType {
+    name: "cpu",
+    unit: "nanoseconds",
+};
+
+/// Stacks with values over one window.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Profile {
+    pub(crate) start_unix_nanos: u64,
+    /// The window's true length, which may differ from the one asked for.
+    pub(crate) duration: Duration,
+    pub(crate) period_type: ValueType,
+    /// In the unit of `period_type`; the largest of the window if the rate changed within it.
+    pub(crate) period: u64,
+    pub(crate) sample_types: Vec<ValueType>,
+    /// The column that a reader wants to see first.
+    pub(crate) default_type: &'static str,
+    /// Heaviest first, so that an encoder that runs into its byte limit folds the lightest.
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) locations: Vec<Location>,
+    pub(crate) functions: Vec<Function>,
+    /// The running binary first.
+    pub(crate) mappings: Vec<Mapping>,
+    pub(crate) accounting: Accounting,
+    /// Sentences for the reader: rate, coverage, what was lost.
+    pub(crate) comments: Vec<String>,
+}
+
+/// One distinct stack and its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// Indices into [`Profile::locations`], leaf first.
+    pub(crate) stack: Arc<[u32]>,
+    /// One per [`Profile::sample_types`].
+    pub(crate) values: Vec<i64>,
+    pub(crate) labels: Vec<Label>,
+}
+
+/// A word about a sample, such as its thread's name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Label {
+    pub(crate) key: &'static str,
+    pub(crate) value: Arc<str>,
+}
+
+/// The label that names the thread.
+pub(crate) const THREAD: &str = "thread";
+
+/// One address of the code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// The exact program counter of a leaf; of a caller one byte before its return address.
+    pub(crate) address: u64,
+    /// Index into [`Profile::mappings`].
+    pub(crate) mapping: Option<u32>,
+    /// Innermost inlined function first; the last is the function that holds the code.
+    pub(crate) lines: Vec<Line>,
+}
+
+/// A place in the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// Index into [`Profile::functions`].
+    pub(crate) function: u32,
+    /// 0: not known.
+    pub(crate) line: u32,
+}
+
+/// A function of the code.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Function {
+    /// For people: demangled, without crate hashes.
+    pub(crate) name: Arc<str>,
+    /// The mangled symbol; empty if there is none or it equals the name.
+    pub(crate) system_name: Arc<str>,
+    /// With its directory; empty: not known.
+    pub(crate) filename: Arc<str>,
+}
+
+impl Function {
+    /// A name that stands for something without a symbol.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            system_name: "".into(),
+            filename: "".into(),
+        }
+    }
+}
+
+/// An executable stretch of a file in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    pub(crate) start: u64,
+    pub(crate) limit: u64,
+    pub(crate) offset: u64,
+    /// Absolute path or a name such as `[vdso]`.
+    pub(crate) file: String,
+    /// Lower-case hexadecimal; empty: not known.
+    pub(crate) build_id: String,
+    /// All symbols that the file has were used, so no other tool can add names.
+    pub(crate) complete: bool,
+}
+
+/// How much of the truth a profile holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Accounting {
+    /// Samples that the CPU time used should have given; `None` if that time is not known.
+    pub(crate) expected: Option<u64>,
+    pub(crate) recorded: u64,
+    /// Samples lost, by cause, as far as the engine sees them.
+    pub(crate) lost: Vec<(&'static str, u64)>,
+    /// Samples whose stack was deeper than is kept.
+    pub(crate) truncated: u64,
+    /// Sampled time as a share of the CPU time that the process used.
+    pub(crate) coverage: Option<f64>,
+}
+
+impl Profile {
+    /// The sum of one column.
+    pub(crate) fn total(&self, column: usize) -> i64 {
+        self.samples
+            .iter()
+            .filter_map(|sample| sample.values.get(column))
+            .fold(0, |sum, value| sum.saturating_add(*value))
+    }
+
+    /// The place of the column that a reader wants to see first.
+    pub(crate) fn default_column(&self) -> usize {
+        let mut names = self.sample_types.iter();
+        names
+            .position(|column| column.name == self.default_type)
+            .unwrap_or(0)
+    }
+
+    /// Names of a sample's functions, innermost first.
+    pub(crate) fn names<'a>(&'a self, sample: &'a Sample) -> impl Iterator<Item = &'a str> {
+        let locations = sample.stack.iter();
+        let lines = locations
+            .filter_map(|location| self.locations.get(to_usize(*location)))
+            .flat_map(|location| &location.lines);
+        lines
+            .filter_map(|line| self.functions.get(to_usize(line.function)))
+            .map(|function| &*function.name)
+    }
+}
+
+/// An index as memory is addressed; every supported target has at least 32 bits.
+pub(crate) fn to_usize(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}

@@ -32,7 +32,7 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// The label pairs as they are shown.
+    /// The label pairs as they are shown; an empty value and an absent label are the same thing.
     pub(crate) fn labels<'a>(
         &'a self,
         metric: &'a Metric,
@@ -41,7 +41,8 @@ impl Series {
             .labels
             .iter()
             .copied()
-            .zip(self.values.iter().map(AsRef::as_ref));
+            .zip(self.values.iter().map(AsRef::as_ref))
+            .filter(|(_, value): &(_, &str)| !value.is_empty());
         own.chain(self.overflow.then_some((OVERFLOW_LABEL, "true")))
     }
 
@@ -133,7 +134,8 @@ impl Family {
         lock(&self.state).series.len()
     }
 
-    /// How often the sum cell of each series has wrapped, given the cells as they are now.
+    /// How often the sum cell of each series has wrapped, given the cells as they are now. The
+    /// caller hands in readings in the order in which they were taken.
     pub(crate) fn wraps(&self, cells: &[u64]) -> Vec<u64> {
         let Some(layout) = self.layout else {
             return Vec::new();
@@ -146,8 +148,8 @@ impl Family {
             .map(|series| cells.get(series.slot as usize + layout.sum_cell()).copied());
         for ((last, wraps), now) in state.sums.iter_mut().zip(readings) {
             let Some(now) = now else { continue };
-            // An older reading of a concurrent scrape is a small step back, a wrap is a huge one.
-            if now < *last && *last - now > u64::MAX / 2 {
+            // Cells only grow and readings are taken in order, so a step back is a wrap.
+            if now < *last {
                 *wraps += 1;
             }
             *last = now;

@@ -123,9 +123,11 @@ handle! {
 }
 
 impl ObservedCounter {
-    /// Sets the total. A lower one than before is a restart of its source and is shown as such.
+    /// Sets the total. A lower one than before is a restart of its source and is shown as such;
+    /// one below zero, or NaN, is no total and makes it absent.
     pub fn set(&self, total: f64) {
-        self.0.cells.set(self.0.slot, to_bits(total));
+        let known = if total >= 0.0 { total } else { f64::NAN };
+        self.0.cells.set(self.0.slot, to_bits(known));
     }
 
     /// The last total, `None` before the first reading.

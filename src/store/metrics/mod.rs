@@ -9,10 +9,11 @@ mod exemplar;
 mod family;
 mod handle;
 mod layout;
+mod names;
 mod snapshot;
 mod thread_index;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -22,9 +23,11 @@ pub(crate) use family::{Family, Series, push_label};
 pub(crate) use handle::unix_nanos_now;
 pub use handle::{Counter, Gauge, Held, Histogram, ObservedCounter, UpDown};
 pub(crate) use layout::{Layout, SCHEMA};
+pub(crate) use names::{Shape, claims, is_label_name, is_metric_name};
 pub(crate) use snapshot::{Distribution, FamilySnapshot, Snapshot, Value, scale};
 
-use crate::catalog::{Kind, Metric};
+use crate::catalog::bounds::Bounds;
+use crate::catalog::{Kind, Metric, Signal};
 use crate::error::Error;
 use crate::store::sync::{lock, read, write};
 
@@ -45,12 +48,22 @@ pub(crate) struct MetricsLimits {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     cells: Arc<Cells>,
-    families: RwLock<BTreeMap<&'static str, Arc<Family>>>,
+    families: RwLock<Families>,
     /// Label sets held. The lock orders reservations; it is never taken together with `families`.
     series: Mutex<usize>,
+    /// Held while the cells are added up: readers that overtake each other would see sums wrap
+    /// that did not, and counters step back.
+    reading: Mutex<()>,
     limits: MetricsLimits,
     /// Takes events that found no place at all, so that recording code need not know.
     sink: u32,
+}
+
+#[derive(Debug, Default)]
+struct Families {
+    by_name: BTreeMap<&'static str, Arc<Family>>,
+    /// Every name that they take up on any page.
+    claimed: HashSet<String>,
 }
 
 impl Metrics {
@@ -62,6 +75,7 @@ impl Metrics {
             cells,
             families: RwLock::default(),
             series: Mutex::new(0),
+            reading: Mutex::default(),
             limits,
             sink,
         }
@@ -141,9 +155,51 @@ impl Metrics {
             .map(|_| ())
     }
 
+    /// Takes the names of the catalogue, so that no host can declare them in another shape.
+    pub(crate) fn reserve(&self, rows: &[&Metric]) {
+        let mut families = write(&self.families);
+        for row in rows {
+            families
+                .entry(row.name)
+                .or_insert_with(|| Arc::new(Family::new(**row)));
+        }
+    }
+
+    /// A counter of a catalogue row, whose shape always fits since its name is reserved.
+    pub(crate) fn own_counter(&self, row: &Metric, values: &[&str]) -> Counter {
+        let sink = || Counter::new(Arc::clone(&self.cells), self.sink);
+        self.counter(row, values).unwrap_or_else(|_| sink())
+    }
+
+    /// An up-down number of a catalogue row.
+    pub(crate) fn own_up_down(&self, row: &Metric, values: &[&str]) -> UpDown {
+        let sink = || UpDown::new(Arc::clone(&self.cells), self.sink);
+        self.up_down(row, values).unwrap_or_else(|_| sink())
+    }
+
+    /// A gauge of a catalogue row.
+    pub(crate) fn own_gauge(&self, row: &Metric, values: &[&str]) -> Gauge {
+        let sink = || Gauge::new(Arc::clone(&self.cells), self.sink);
+        self.gauge(row, values).unwrap_or_else(|_| sink())
+    }
+
+    /// A histogram of a catalogue row.
+    pub(crate) fn own_histogram(&self, row: &Metric, values: &[&str]) -> Histogram {
+        let layout = || match row.kind {
+            Kind::Histogram(bounds) => Layout::of(bounds),
+            _ => Layout::of(Bounds::Wait),
+        };
+        let sink = || Histogram::new(Arc::clone(&self.cells), self.sink, layout(), None);
+        self.histogram(row, values).unwrap_or_else(|_| sink())
+    }
+
     /// All numbers now.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let families: Vec<Arc<Family>> = read(&self.families).values().map(Arc::clone).collect();
+        let families: Vec<Arc<Family>> = {
+            let families = read(&self.families);
+            families.by_name.values().map(Arc::clone).collect()
+        };
+        let _order = lock(&self.reading);
         // The lists before the cells: a series in a list then always has its cells in the sums.
         let listed: Vec<_> = families.iter().map(|family| family.all()).collect();
         let cells = self.cells.sum();
@@ -173,6 +229,7 @@ impl Metrics {
     pub(crate) fn sizes(&self) -> Vec<(&'static str, usize, u64)> {
         let families = read(&self.families);
         families
+            .by_name
             .values()
             .map(|family| {
                 let overflowed = family.overflowed.load(Ordering::Relaxed);
@@ -204,19 +261,30 @@ impl Metrics {
             let seen = format!("{:?} {}", metric.kind, metric.name);
             return Err(Error::out_of_range("metric kind", wanted, seen));
         }
-        if let Some(family) = read(&self.families).get(metric.name) {
+        if let Some(family) = read(&self.families).by_name.get(metric.name) {
             return same_shape(family, metric);
         }
         check_shape(metric)?;
         let mut families = write(&self.families);
-        match families.get(metric.name) {
-            Some(family) => same_shape(family, metric),
-            None => {
-                let family = Arc::new(Family::new(*metric));
-                families.insert(metric.name, Arc::clone(&family));
-                Ok(family)
-            }
+        if let Some(family) = families.by_name.get(metric.name) {
+            return same_shape(family, metric);
         }
+        let host = metric.signal == Signal::Custom;
+        let taken =
+            |name: &String| families.claimed.contains(name) || (host && names::in_catalogue(name));
+        if let Some(name) = names::claims_of(metric).find(taken) {
+            let range = format!("one that no other family uses; {name} is taken");
+            return Err(Error::out_of_range("metric name", range, metric.name));
+        }
+        let family = Arc::new(Family::new(*metric));
+        families.claimed.extend(names::claims_of(metric));
+        families.by_name.insert(metric.name, Arc::clone(&family));
+        Ok(family)
+    }
+
+    /// Whether a family of ours takes up this name on any page, or will once it is used.
+    pub(crate) fn claims(&self, name: &str) -> bool {
+        names::in_catalogue(name) || read(&self.families).claimed.contains(name)
     }
 
     fn admit(&self, family: &Family, values: &[&str]) -> Option<Arc<Series>> {
@@ -249,15 +317,7 @@ fn same_shape(family: &Arc<Family>, metric: &Metric) -> Result<Arc<Family>, Erro
 }
 
 fn check_shape(metric: &Metric) -> Result<(), Error> {
-    let word = |text: &str, colon: bool| {
-        let allowed =
-            |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || (colon && byte == b':');
-        text.bytes()
-            .next()
-            .is_some_and(|byte| !byte.is_ascii_digit())
-            && text.bytes().all(allowed)
-    };
-    if !word(metric.name, true) {
+    if !is_metric_name(metric.name) {
         return Err(Error::out_of_range(
             "metric name",
             "[a-zA-Z_:][a-zA-Z0-9_:]*",
@@ -285,7 +345,7 @@ fn check_shape(metric: &Metric) -> Result<(), Error> {
             .iter()
             .take(place)
             .any(|earlier| earlier == label);
-        if twice || !word(label, false) || label.starts_with("__") || *label == "le" {
+        if twice || !is_label_name(label) || *label == "le" {
             return Err(Error::out_of_range(
                 "label name",
                 "a distinct [a-zA-Z_][a-zA-Z0-9_]* other than le",

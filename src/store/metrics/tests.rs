@@ -148,6 +148,41 @@ fn a_family_declared_twice_with_another_shape_is_refused_by_name() {
 }
 
 #[test]
+fn names_that_meet_on_a_page_are_refused() {
+    let metrics = Metrics::new(LIMITS);
+    metrics
+        .counter(&Metric::counter("jobs_total", "Jobs."), &[])
+        .unwrap();
+    metrics
+        .histogram(&Metric::wait_histogram("wait_seconds", "Waits."), &[])
+        .unwrap();
+    for name in [
+        "jobs",
+        "wait_seconds_count",
+        "wait_seconds_bucket",
+        "http_server_connections",
+    ] {
+        let error = metrics.gauge(&Metric::gauge(name, "."), &[]).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+    }
+    assert!(metrics.claims("jobs") && metrics.claims("process_cpu_seconds_total"));
+    assert!(!metrics.claims("job"));
+}
+
+#[test]
+fn an_observed_total_below_zero_is_absent() {
+    let metrics = Metrics::new(LIMITS);
+    let observed = Metric::observed_counter("seen_total", "Seen.");
+    let seen = metrics.observed_counter(&observed, &[]).unwrap();
+    seen.set(2.5);
+    assert_eq!(seen.get(), Some(2.5));
+    seen.set(-1.0);
+    assert_eq!(seen.get(), None);
+    seen.set(f64::NAN);
+    assert_eq!(seen.get(), None);
+}
+
+#[test]
 fn counters_never_step_back_while_threads_come_and_go() {
     let metrics = Metrics::new(LIMITS);
     let events = metrics.counter(&EVENTS, &["a", "b"]).unwrap();

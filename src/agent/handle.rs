@@ -1,0 +1,349 @@
+//! What the host holds while the agent runs.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use super::serving::Serving;
+use super::{Shared, collecting};
+use crate::assess::targets::TargetTable;
+use crate::assess::thresholds::Thresholds;
+use crate::assess::window::Window;
+use crate::catalog::{Metric, families};
+use crate::collect::agent_cost::AgentCost;
+use crate::collect::callbacks::CallbackSource;
+use crate::collect::runtime::RuntimeSource;
+use crate::collect::{Source, host, process};
+use crate::error::Error;
+use crate::export::respond::{Plane, Reply, Request};
+use crate::instrument::cache::{Cache, Tier};
+use crate::instrument::connection::{Connection, Connections};
+use crate::instrument::pool::Pool;
+use crate::instrument::query::{Query, QueryLabels};
+use crate::instrument::request::Requests;
+use crate::store::metrics::{Counter, Gauge, Histogram, ObservedCounter, UpDown};
+
+/// A running agent. Clones speak of the same one; when the last is dropped, the agent stops.
+#[derive(Clone)]
+pub struct AgentHandle {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for AgentHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentHandle").field("address", &self.inner.address).finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Inner {
+    shared: Shared,
+    address: Option<SocketAddr>,
+    plane: Arc<Plane>,
+    requests: Arc<Requests>,
+    pub(super) serving: Option<Serving>,
+    #[cfg(feature = "prometheus")]
+    registries: Arc<crate::collect::registry::Registries>,
+}
+
+/// What [`AgentHandle::shutdown`] left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Threads that had not ended by the deadline; they end when their work returns.
+    pub still_running: Vec<&'static str>,
+}
+
+impl Inner {
+    pub(super) fn new(
+        shared: Shared,
+        address: Option<SocketAddr>,
+        plane: Arc<Plane>,
+        requests: Arc<Requests>,
+    ) -> Self {
+        Self {
+            #[cfg(feature = "prometheus")]
+            registries: Arc::new(crate::collect::registry::Registries::new(Arc::clone(&shared.store))),
+            shared,
+            address,
+            plane,
+            requests,
+            serving: None,
+        }
+    }
+
+    /// Starts to read everything that the agent reads by itself.
+    pub(super) fn collect(&self, shared: &Shared, thresholds: Thresholds) -> Result<(), Error> {
+        let store = &shared.store;
+        let mut sources: Vec<Box<dyn Source>> = vec![
+            Box::new(process::ProcessSource::new(&store.metrics)?),
+            Box::new(CallbackSource::new(Arc::clone(store))?),
+            Box::new(RuntimeSource::new(Arc::clone(store), Arc::clone(&shared.runtimes))?),
+            Box::new(AgentCost::new(Arc::clone(store), Arc::clone(&shared.threads))?),
+        ];
+        sources.extend(host::sources(&store.metrics)?);
+        #[cfg(feature = "prometheus")]
+        sources.push(Box::new(crate::collect::registry::RegistrySource::new(&self.registries)));
+        collecting::collect(shared, sources, Window::new(thresholds))
+    }
+
+    fn ask_to_stop(&self, drain: Duration) {
+        self.shared.published.set_ready(false);
+        self.shared.stop.ask();
+        self.shared.store.refresh.nudge();
+        self.shared.store.cpu.nudge();
+        if let Some(serving) = &self.serving {
+            serving.stop(drain);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.ask_to_stop(Duration::ZERO);
+    }
+}
+
+impl AgentHandle {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Where the agent listens; `None` without a listener.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.inner.address
+    }
+
+    /// A tower layer that records every request of the service below it.
+    #[cfg(feature = "tower")]
+    pub fn http_layer(&self) -> crate::HttpLayer {
+        crate::HttpLayer::new(Arc::clone(&self.inner.requests))
+    }
+
+    /// A warp filter that names the route of the running request for [`http_layer`](Self::http_layer).
+    ///
+    /// Put it behind the path filter: `warp::path!("content" / u64).and(agent.route("/content/{id}"))`.
+    /// The first 1,000 templates are kept apart.
+    #[cfg(feature = "http")]
+    pub fn route(
+        &self,
+        template: &str,
+    ) -> impl warp::Filter<Extract = (), Error = std::convert::Infallible>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+    + use<> {
+        crate::instrument::request_route::filter(self.inner.requests.routes.get(template))
+    }
+
+    /// A level of a cache. Asked for twice, it counts into the same series.
+    pub fn cache(&self, name: &str, tier: Tier) -> Cache {
+        Cache::new(&self.inner.shared.store, name, tier)
+    }
+
+    /// A pool of database connections.
+    pub fn pool(&self, name: &str) -> Pool {
+        Pool::new(&self.inner.shared.store, name)
+    }
+
+    /// A statement that is run many times; make it once and keep it.
+    pub fn query(&self, labels: QueryLabels) -> Query {
+        Query::new(&self.inner.shared.store, labels, self.inner.shared.config.slow_query)
+    }
+
+    /// An accepted client connection, until its last clone is dropped. `version` is `1.1` or `2`.
+    pub fn connection(&self, version: &str) -> Connection {
+        Connections::new(&self.inner.shared.store, version).accept()
+    }
+
+    /// Counts a request that the host refused because a part was full.
+    pub fn shed(&self, reason: ShedReason) {
+        let metrics = &self.inner.shared.store.metrics;
+        if let Ok(counter) = metrics.counter(&families::HTTP_SERVER_REQUESTS_SHED, &[reason.word()]) {
+            counter.inc();
+        }
+    }
+
+    /// A counter of the host's own; keep the handle, finding it takes a lock.
+    ///
+    /// # Errors
+    /// [`Error::is_out_of_range`] when the name, the kind or the labels do not fit the family.
+    pub fn counter(&self, metric: &Metric, values: &[&str]) -> Result<Counter, Error> {
+        self.inner.shared.store.metrics.counter(metric, values)
+    }
+
+    /// An up-down number of the host's own.
+    ///
+    /// # Errors
+    /// As for [`counter`](Self::counter).
+    pub fn up_down(&self, metric: &Metric, values: &[&str]) -> Result<UpDown, Error> {
+        self.inner.shared.store.metrics.up_down(metric, values)
+    }
+
+    /// A gauge of the host's own, absent until it is set.
+    ///
+    /// # Errors
+    /// As for [`counter`](Self::counter).
+    pub fn gauge(&self, metric: &Metric, values: &[&str]) -> Result<Gauge, Error> {
+        self.inner.shared.store.metrics.gauge(metric, values)
+    }
+
+    /// An observed total of the host's own, absent until it is set.
+    ///
+    /// # Errors
+    /// As for [`counter`](Self::counter).
+    pub fn observed_counter(
+        &self,
+        metric: &Metric,
+        values: &[&str],
+    ) -> Result<ObservedCounter, Error> {
+        self.inner.shared.store.metrics.observed_counter(metric, values)
+    }
+
+    /// A histogram of the host's own.
+    ///
+    /// # Errors
+    /// As for [`counter`](Self::counter).
+    pub fn histogram(&self, metric: &Metric, values: &[&str]) -> Result<Histogram, Error> {
+        self.inner.shared.store.metrics.histogram(metric, values)
+    }
+
+    /// Has a closure called about once a second on the agent's thread; a panic in it is counted.
+    ///
+    /// # Errors
+    /// [`Error::is_refused`] when 4,096 such closures are held.
+    pub fn observe(&self, read: impl Fn() + Send + Sync + 'static) -> Result<(), Error> {
+        if self.inner.shared.store.callbacks.add(read) {
+            Ok(())
+        } else {
+            Err(Error::refused("observe", "4096 closures are held"))
+        }
+    }
+
+    /// Measures a tokio runtime under this name.
+    pub fn runtime(&self, name: &str, runtime: tokio::runtime::Handle) {
+        self.inner.shared.runtimes.add(name, runtime);
+    }
+
+    /// Shows the families of a foreign registry on the agent's page.
+    ///
+    /// A family whose name the agent already uses is left out and counted in
+    /// `agent_scrape_conflicts_total`.
+    #[cfg(feature = "prometheus")]
+    pub fn registry(&self, registry: prometheus::Registry) {
+        self.inner.registries.add(registry);
+    }
+
+    /// The agent's numbers as a collector for a registry of the host's own.
+    #[cfg(feature = "prometheus")]
+    pub fn collector(&self) -> crate::CoreCollector {
+        crate::CoreCollector::new(Arc::clone(&self.inner.shared.store))
+    }
+
+    /// Whether the service wants traffic: what `/readyz` answers. True at the start.
+    pub fn ready(&self, ready: bool) {
+        self.inner.shared.published.set_ready(ready);
+    }
+
+    /// The target table as it was judged within the last second.
+    pub fn targets(&self) -> TargetTable {
+        (*self.inner.shared.published.targets()).clone()
+    }
+
+    /// Answers a request to the agent's endpoints, for hosts that mount them in their own server.
+    ///
+    /// The answer is made on the agent's own thread. Dropping the future withdraws the request.
+    pub fn respond(&self, request: Request) -> Responding {
+        let plane = Arc::clone(&self.inner.plane);
+        let answer = async move { crate::export::respond::respond(&plane, request).await };
+        let task = self.inner.serving.as_ref().map(|serving| serving.runtime.spawn(answer));
+        Responding { task }
+    }
+
+    /// The endpoints as a service for the host's own server.
+    #[cfg(feature = "http")]
+    pub fn service(&self) -> crate::AgentService {
+        let handle = self.clone();
+        crate::AgentService::new(move |request| handle.respond(request))
+    }
+
+    /// Stops the agent: no new connections, open answers get the rest of the deadline.
+    ///
+    /// Works on every runtime, also a single-threaded one; calling it twice does no harm.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread to wait on; the agent stops all the same.
+    pub async fn shutdown(&self, deadline: Duration) -> Result<Shutdown, Error> {
+        let (done, waiting) = tokio::sync::oneshot::channel();
+        let handle = self.clone();
+        let waiter = std::thread::Builder::new().name("sg-stop".to_owned()).spawn(move || {
+            // Nobody listens any more if the host gave up waiting.
+            drop(done.send(handle.shutdown_blocking(deadline)));
+        });
+        if let Err(source) = waiter {
+            self.inner.ask_to_stop(deadline);
+            return Err(Error::thread("sg-stop", source));
+        }
+        waiting.await.map_err(|_| Error::refused("shutdown", "the waiting thread ended early"))
+    }
+
+    /// [`shutdown`](Self::shutdown) for hosts without a runtime: waits on the calling thread.
+    pub fn shutdown_blocking(&self, deadline: Duration) -> Shutdown {
+        let started = Instant::now();
+        self.inner.ask_to_stop(deadline);
+        let left = deadline.saturating_sub(started.elapsed());
+        Shutdown { still_running: self.inner.shared.stop.wait(left) }
+    }
+}
+
+/// Why the host refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ShedReason {
+    /// The queue in front of a part was full.
+    Queue,
+    /// A pool had nothing left.
+    Pool,
+    /// The client asked too often.
+    Rate,
+    /// The service is stopping.
+    Drain,
+}
+
+impl ShedReason {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Pool => "pool",
+            Self::Rate => "rate",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// An answer under way on the agent's thread; dropping it withdraws the request.
+#[derive(Debug)]
+pub struct Responding {
+    task: Option<tokio::task::JoinHandle<Reply>>,
+}
+
+impl Future for Responding {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        let Some(task) = self.task.as_mut() else { return Poll::Ready(Reply::stopped()) };
+        Pin::new(task).poll(context).map(|answer| answer.unwrap_or_else(|_| Reply::stopped()))
+    }
+}
+
+impl Drop for Responding {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
