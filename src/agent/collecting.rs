@@ -51,7 +51,7 @@ fn turn(shared: &Shared, scheduled: &mut [Scheduled], window: &mut Window, start
     for entry in scheduled.iter_mut() {
         let interval = entry.source.interval();
         // A scrape wants what is cheap to read fresh; slower sources keep their own pace.
-        let wished = !wishes.is_empty() && interval <= config::COLLECT_INTERVAL;
+        let wished = !wishes.is_empty() && entry.source.on_scrape();
         if now < entry.due && !wished {
             continue;
         }

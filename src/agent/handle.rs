@@ -46,7 +46,7 @@ pub(super) struct Inner {
     requests: Arc<Requests>,
     pub(super) serving: Option<Serving>,
     #[cfg(feature = "prometheus")]
-    registries: Arc<crate::collect::registry::Registries>,
+    registries: crate::collect::registry::Registries,
 }
 
 /// What [`AgentHandle::shutdown`] left behind.
@@ -63,16 +63,16 @@ impl Inner {
         address: Option<SocketAddr>,
         plane: Arc<Plane>,
         requests: Arc<Requests>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Error> {
+        Ok(Self {
             #[cfg(feature = "prometheus")]
-            registries: Arc::new(crate::collect::registry::Registries::new(Arc::clone(&shared.store))),
+            registries: crate::collect::registry::Registries::new(Arc::clone(&shared.store))?,
             shared,
             address,
             plane,
             requests,
             serving: None,
-        }
+        })
     }
 
     /// Starts to read everything that the agent reads by itself.
@@ -86,7 +86,7 @@ impl Inner {
         ];
         sources.extend(host::sources(&store.metrics)?);
         #[cfg(feature = "prometheus")]
-        sources.push(Box::new(crate::collect::registry::RegistrySource::new(&self.registries)));
+        sources.push(Box::new(self.registries.clone()));
         collecting::collect(shared, sources, Window::new(thresholds))
     }
 

@@ -66,7 +66,7 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
     let routes = Arc::new(Routes::new(Arc::clone(&shared.store)));
     let requests = Arc::new(Requests::new(Arc::clone(&shared.store), routes));
     // Its drop asks every thread to stop, so that a later failure leaves none behind.
-    let mut inner = Inner::new(shared.clone(), address, Arc::clone(&plane), requests);
+    let mut inner = Inner::new(shared.clone(), address, Arc::clone(&plane), requests)?;
     inner.collect(&shared, thresholds)?;
     collecting::profile(&shared)?;
     inner.serving = Some(serving::start(&shared, listener, plane)?);

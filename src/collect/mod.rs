@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::config;
+
 pub(crate) mod agent_cost;
 pub(crate) mod callbacks;
 pub(crate) mod cgroup;
@@ -31,6 +33,11 @@ pub(crate) trait Source: Send {
 
     /// How often to read.
     fn interval(&self) -> Duration;
+
+    /// Whether a scrape waits for a fresh reading.
+    fn on_scrape(&self) -> bool {
+        self.interval() <= config::COLLECT_INTERVAL
+    }
 
     /// Reads and sets the metrics; what cannot be read is made absent.
     fn collect(&mut self);

@@ -109,6 +109,10 @@ impl Source for Registries {
         config::HOST_INTERVAL
     }
 
+    fn on_scrape(&self) -> bool {
+        true
+    }
+
     fn collect(&mut self) {
         let families = self.gather();
         self.store.foreign.replace(families);

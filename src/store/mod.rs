@@ -14,7 +14,6 @@ pub(crate) mod sync;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::families;
 use crate::config::{self, SampleRate};
 use callbacks::Callbacks;
 use demand::Board;
@@ -55,10 +54,8 @@ impl Store {
             series,
             bytes: config::CELL_BYTES,
         };
-        let metrics = Metrics::new(limits);
-        metrics.reserve(families::ALL);
         Self {
-            metrics,
+            metrics: Metrics::new(limits),
             foreign: Foreign::default(),
             callbacks: Callbacks::default(),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
