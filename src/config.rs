@@ -44,6 +44,9 @@ pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const WRITE_PROGRESS: Duration = Duration::from_secs(10);
 /// See [`WRITE_PROGRESS`].
 pub(crate) const WRITE_PROGRESS_BYTES: u64 = 64 * 1024;
+/// How long a closing connection still takes and drops what its client sends. Closing with unread
+/// bytes resets the connection, which may destroy the answer before the client has read it.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of a request head.
 pub(crate) const HEAD_BYTES: usize = 16 * 1024;
 /// Header lines of a request.
@@ -58,6 +61,16 @@ pub(crate) const REQUEST_RATE: (u32, u32) = (20, 40);
 pub(crate) const SYMBOLS: usize = 4096;
 /// Bytes of a profile answer.
 pub(crate) const PROFILE_BODY_BYTES: usize = 32 << 20;
+/// Profile answers above [`LARGE_BODY_BYTES`] that may be alive; slow readers hold them.
+pub(crate) const LARGE_BODIES: usize = 2;
+/// See [`LARGE_BODIES`]: a profile of a busy service is a few hundred KiB.
+pub(crate) const LARGE_BODY_BYTES: usize = 1 << 20;
+/// Bytes of a metrics page before compression.
+pub(crate) const METRICS_BODY_BYTES: usize = 16 << 20;
+/// Profile requests that the agent's own page remembers.
+pub(crate) const ACTIONS: usize = 256;
+/// Bytes of a refused value that are repeated to the client.
+pub(crate) const ECHO_BYTES: usize = 32;
 
 /// Frames of a stack that are kept, from the leaf.
 pub(crate) const STACK_DEPTH: usize = 128;
@@ -69,6 +82,18 @@ pub(crate) const STACK_BYTES: usize = 32 << 20;
 pub(crate) const RECORDER: Duration = Duration::from_secs(15 * 60);
 /// Bytes of profile buckets.
 pub(crate) const RECORDER_BYTES: usize = 16 << 20;
+/// How long samples are gathered into one bucket.
+pub(crate) const BUCKET: Duration = Duration::from_secs(1);
+/// Distinct thread names that are kept.
+pub(crate) const THREAD_NAMES: usize = 16_384;
+/// Bytes of distinct thread names; a name has at most 15.
+pub(crate) const THREAD_NAME_BYTES: usize = 2 << 20;
+/// Bytes of names and lines kept for addresses seen in profiles.
+pub(crate) const SYMBOL_BYTES: usize = 16 << 20;
+/// Unpacked bytes of one module's debug sections; a module with more gets names without lines.
+pub(crate) const DEBUG_BYTES: u64 = 256 << 20;
+/// Coverage below which a profile says so in words.
+pub(crate) const COVERAGE: f64 = 0.97;
 
 /// Label sets over all families.
 pub(crate) const SERIES: usize = 50_000;

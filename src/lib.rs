@@ -1,5 +1,7 @@
 //! placeholder
 mod assess;
+#[doc(hidden)]
+pub mod bench_door;
 mod catalog;
 mod collect;
 mod config;

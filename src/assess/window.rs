@@ -10,9 +10,10 @@ use crate::store::metrics::{Layout, Snapshot, Value};
 
 use super::thresholds::Thresholds;
 
-/// Readings closer than this replace one another, so that readers who ask often cannot shorten
-/// the window.
-const SPACING: Duration = Duration::from_secs(5);
+/// A reading is kept for good if it lies this far from the one before, else the next replaces it:
+/// so the newest is always fresh, and frequent readings do not shorten the window. A little under
+/// the interval, for ticks are never exact.
+const SPACING: Duration = config::ASSESS_INTERVAL.saturating_sub(Duration::from_millis(500));
 
 /// Totals of requests since the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +153,9 @@ impl Reading {
     }
 }
 
+/// The place of the status among the labels of the request family.
+const STATUS: usize = 2;
+
 fn requests(snapshot: &Snapshot) -> Requests {
     let mut totals = Requests::none();
     let Some(family) = snapshot.family(&families::HTTP_SERVER_REQUEST_DURATION) else {
@@ -164,9 +168,7 @@ fn requests(snapshot: &Snapshot) -> Requests {
         for (sum, cell) in totals.cells.iter_mut().zip(row.cells) {
             *sum += cell;
         }
-        let mut labels = series.labels(&family.metric);
-        let status = labels.find(|(name, _)| *name == "http_response_status_code");
-        match status.map(|(_, status)| status) {
+        match series.values.get(STATUS).map(|status| &**status) {
             Some(status) if status.is_empty() || status.starts_with('5') => {
                 totals.failed += row.count();
             }

@@ -24,8 +24,47 @@ pub(crate) struct Endpoint {
     pub(crate) help: &'static str,
     pub(crate) parameters: &'static str,
     pub(crate) content_type: &'static str,
-    /// Methods beside GET and HEAD.
+    /// A command to copy; `{host}` stands for host and port.
+    pub(crate) command: &'static str,
+    /// Whether POST reads it too, beside GET and HEAD.
     pub(crate) post: bool,
+}
+
+impl Endpoint {
+    /// The methods as the `Allow` header lists them.
+    pub(crate) const fn allow(&self) -> &'static str {
+        if self.post {
+            "GET, HEAD, POST"
+        } else {
+            "GET, HEAD"
+        }
+    }
+}
+
+/// A profile of Go's that this agent does not have: its path stays, with the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Absent {
+    pub(crate) path: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+/// Parts that a build may lack; their paths stay and answer 501.
+pub(crate) const PROFILING: bool = cfg!(feature = "profiling");
+/// See [`PROFILING`].
+pub(crate) const FLAMEGRAPH: bool = cfg!(feature = "flamegraph");
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Served(&'static Endpoint),
+    Absent(&'static Absent),
+}
+
+/// What stands at a path, `None` for an unknown one.
+pub(crate) fn find(path: &str) -> Option<Place> {
+    let served = ALL.iter().find(|row| row.path == path).map(Place::Served);
+    let absent = || ABSENT.iter().find(|row| row.path == path).map(Place::Absent);
+    served.or_else(absent)
 }
 
 const fn row(
@@ -35,6 +74,7 @@ const fn row(
     content_type: &'static str,
     parameters: &'static str,
     help: &'static str,
+    command: &'static str,
 ) -> Endpoint {
     let signal = signal.word();
     Endpoint {
@@ -44,6 +84,7 @@ const fn row(
         help,
         parameters,
         content_type,
+        command,
         post: false,
     }
 }
@@ -65,6 +106,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         HTML,
         "",
         "This page: what the agent answers.",
+        "curl -s http://{host}/",
     ),
     row(
         "/metrics",
@@ -73,6 +115,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         METRICS,
         "",
         "All metrics as Prometheus text 0.0.4 or, by Accept, OpenMetrics 1.0 with exemplars.",
+        "curl -s http://{host}/metrics",
     ),
     row(
         "/targets",
@@ -81,6 +124,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         JSON,
         "",
         "The target table: what is measured, against what, with which verdict.",
+        "curl -s http://{host}/targets",
     ),
     row(
         "/healthz",
@@ -89,6 +133,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         TEXT,
         "",
         "200 while the agent's threads run.",
+        "curl -i http://{host}/healthz",
     ),
     row(
         "/readyz",
@@ -97,6 +142,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         TEXT,
         "",
         "200 while the service wants traffic, else 503.",
+        "curl -i http://{host}/readyz",
     ),
     row(
         "/debug/flamegraph",
@@ -105,6 +151,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         SVG,
         "seconds=1..=60 (30), hz=1..=250 (99), format=svg|folded|pprof",
         "CPU flame graph of the next seconds.",
+        "curl -o flame.svg 'http://{host}/debug/flamegraph?seconds=5'",
     ),
     row(
         "/debug/pprof/",
@@ -113,6 +160,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         HTML,
         "",
         "The profiles that Go's tools find at this path.",
+        "curl -s http://{host}/debug/pprof/",
     ),
     row(
         "/debug/pprof/profile",
@@ -121,6 +169,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         PPROF,
         "seconds=1..=60 (30), hz=1..=250 (99), format=pprof|folded|svg",
         "CPU profile of the next seconds, for `go tool pprof`.",
+        "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
     ),
     row(
         "/debug/pprof/cmdline",
@@ -129,6 +178,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         TEXT,
         "",
         "The program's name; arguments may hold secrets and are left out.",
+        "curl -s http://{host}/debug/pprof/cmdline",
     ),
     Endpoint {
         post: true,
@@ -139,6 +189,7 @@ pub(crate) static ALL: &[Endpoint] = &[
             TEXT,
             "0x1234+0x5678 in the query or the body, at most 4096",
             "Function names of addresses.",
+            "curl -d 0x401000 http://{host}/debug/pprof/symbol",
         )
     },
     row(
@@ -148,5 +199,61 @@ pub(crate) static ALL: &[Endpoint] = &[
         JSON,
         "",
         "The agent itself: limits, threads, losses, recent profile requests.",
+        "curl -s http://{host}/debug/agent",
     ),
 ];
+
+/// Go's profiles without a counterpart here; an empty profile would say that nothing happened.
+pub(crate) static ABSENT: &[Absent] = &[
+    Absent {
+        path: "/debug/pprof/heap",
+        reason: "heap profiles need an allocator that records, and none is installed",
+    },
+    Absent {
+        path: "/debug/pprof/allocs",
+        reason: "allocation profiles need an allocator that records, and none is installed",
+    },
+    Absent {
+        path: "/debug/pprof/goroutine",
+        reason: "goroutines belong to Go; tasks of the async runtime keep no stacks",
+    },
+    Absent {
+        path: "/debug/pprof/threadcreate",
+        reason: "the stacks that created threads are not recorded",
+    },
+    Absent {
+        path: "/debug/pprof/block",
+        reason: "waits of tasks and threads are not recorded",
+    },
+    Absent {
+        path: "/debug/pprof/mutex",
+        reason: "locks in Rust keep no record of contention",
+    },
+    Absent {
+        path: "/debug/pprof/trace",
+        reason: "execution traces are a record of Go's scheduler",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_path_stands_once_with_help_and_a_command_that_names_it() {
+        let mut seen = HashSet::new();
+        for row in ALL {
+            assert!(seen.insert(row.path), "{} stands twice", row.path);
+            assert!(row.help.ends_with('.'), "{} has no sentence", row.path);
+            let named = row.command.contains(&format!("{{host}}{}", row.path));
+            assert!(named, "{}: {}", row.path, row.command);
+        }
+        for row in ABSENT {
+            assert!(seen.insert(row.path), "{} stands twice", row.path);
+            assert!(!row.reason.contains('\n'), "{}", row.path);
+        }
+        assert_eq!(find("/debug/pprof/nope"), None);
+    }
+}

@@ -612,7 +612,7 @@ pub(crate) static TOKIO_WORKER_PARKS: Metric =
         .signal(Signal::Runtime);
 pub(crate) static TOKIO_SCHEDULE_DELAY: Metric = Metric::histogram(
     "tokio_schedule_delay_seconds",
-    "How late the runtime woke a timer task beyond the due tick; high when a worker is blocked.",
+    "Time from waking a task of the runtime to its poll; high when workers are blocked.",
     Unit::Seconds,
     Bounds::Wait,
 )

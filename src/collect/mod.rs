@@ -10,6 +10,7 @@ use crate::config;
 pub(crate) mod agent_cost;
 pub(crate) mod callbacks;
 pub(crate) mod cgroup;
+mod kept_file;
 pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod sys;
@@ -18,6 +19,12 @@ pub(crate) mod sys;
 pub(crate) mod cpu;
 #[cfg(feature = "profiling")]
 mod cpu_pprof;
+#[cfg(feature = "profiling")]
+mod cpu_profile;
+#[cfg(feature = "profiling")]
+mod elf;
+#[cfg(feature = "profiling")]
+mod modules;
 #[cfg(feature = "profiling")]
 mod symbols;
 
@@ -42,3 +49,11 @@ pub(crate) trait Source: Send {
     /// Reads and sets the metrics; what cannot be read is made absent.
     fn collect(&mut self);
 }
+
+/// What a gauge or an observed total is set to: NaN makes it absent.
+fn or_absent(value: Option<f64>) -> f64 {
+    value.unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod fixture;

@@ -1,1 +1,364 @@
-//! (empty)
+//! Names and lines for addresses of this process, from the files that its code came from.
+//!
+//! One module at a time, and its debug information is let go before the next, so that memory is
+//! bounded by the largest. Never while a lock is held: a cold module takes a second. What cannot be
+//! named keeps its place as `[module+0x1234]`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use addr2line::Loader;
+
+use super::elf::{self, Elf};
+use super::modules::{Module, modules};
+use crate::config;
+use crate::store::profile::{Function, Mapping};
+use crate::store::symbols::{Symbol, Symbols};
+
+/// What a set of addresses means.
+#[derive(Debug, Default)]
+pub(super) struct Symbolised {
+    /// Those that hold one of the addresses; the running binary first, always.
+    pub(super) mappings: Vec<Mapping>,
+    pub(super) places: HashMap<u64, Place>,
+    /// What could not be had, for the reader.
+    pub(super) comments: Vec<String>,
+}
+
+/// One address of the code.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Index into [`Symbolised::mappings`].
+    pub(super) mapping: Option<u32>,
+    pub(super) symbols: Arc<[Symbol]>,
+}
+
+/// Names addresses; remembers which modules the store's table speaks of.
+#[derive(Debug, Default)]
+pub(super) struct Symboliser {
+    known: Vec<Module>,
+}
+
+/// When to stop naming and leave the rest raw.
+pub(super) struct Patience<'a> {
+    pub(super) deadline: Instant,
+    /// Somebody still waits for the answer.
+    pub(super) wanted: &'a dyn Fn() -> bool,
+}
+
+impl Patience<'_> {
+    fn over(&self) -> bool {
+        Instant::now() >= self.deadline || !(self.wanted)()
+    }
+}
+
+/// Addresses named between two looks at the clock.
+const BATCH: usize = 64;
+
+impl Symboliser {
+    /// Names addresses, which are sorted and distinct.
+    pub(super) fn symbolise(
+        &mut self,
+        addresses: &[u64],
+        table: &Symbols,
+        patience: &Patience<'_>,
+    ) -> Symbolised {
+        let mut out = Symbolised::default();
+        match modules() {
+            Ok(modules) if modules != self.known => {
+                table.clear();
+                self.known = modules;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let words = format!("no names: cannot read /proc/self/maps: {error}");
+                out.comments.push(words);
+                self.known = Vec::new();
+            }
+        }
+        for (place, module) in self.known.iter().enumerate() {
+            let held: Vec<u64> = addresses
+                .iter()
+                .copied()
+                .filter(|address| module.contains(*address))
+                .collect();
+            if !held.is_empty() || place == 0 {
+                out.add(module, &held, table, patience);
+            }
+        }
+        for address in addresses {
+            out.places.entry(*address).or_insert_with(|| Place {
+                mapping: None,
+                symbols: raw("unknown", *address),
+            });
+        }
+        out
+    }
+}
+
+impl Symbolised {
+    /// Addresses without any names, for when naming itself failed.
+    pub(super) fn raw(addresses: &[u64], why: &str) -> Self {
+        let place = |address: &u64| {
+            let symbols = raw("unknown", *address);
+            let mapping = None;
+            (*address, Place { mapping, symbols })
+        };
+        Self {
+            mappings: Vec::new(),
+            places: addresses.iter().map(place).collect(),
+            comments: vec![why.to_owned()],
+        }
+    }
+
+    fn add(&mut self, module: &Module, held: &[u64], table: &Symbols, patience: &Patience<'_>) {
+        let mapping = u32::try_from(self.mappings.len()).ok();
+        let offset = |address: u64| address - module.start + module.offset;
+        let mut named = Named {
+            symbols: BTreeMap::new(),
+            complete: true,
+        };
+        let unknown: Vec<u64> = held
+            .iter()
+            .copied()
+            .filter(|address| match table.get(*address) {
+                Some(symbols) => {
+                    named.symbols.insert(*address, symbols);
+                    false
+                }
+                None => true,
+            })
+            .collect();
+        let offsets: Vec<u64> = unknown.iter().map(|address| offset(*address)).collect();
+        let elf = module.path().map(|path| elf::read(path, &offsets));
+        let build_id = match &elf {
+            Some(Ok(elf)) => {
+                named.read(module, elf, &unknown, patience, &mut self.comments);
+                for address in unknown.iter().filter(|_| named.complete) {
+                    if let Some(symbols) = named.symbols.get(address) {
+                        table.put(*address, symbols);
+                    }
+                }
+                elf.build_id.clone()
+            }
+            Some(Err(error)) => {
+                named.complete = false;
+                let words = format!("{}: no names: {error}", module.file);
+                self.comments.push(words);
+                String::new()
+            }
+            None => {
+                named.complete = false;
+                String::new()
+            }
+        };
+        for address in held {
+            let symbols = named.symbols.remove(address);
+            let symbols = symbols.unwrap_or_else(|| raw(module.short(), offset(*address)));
+            self.places.insert(*address, Place { mapping, symbols });
+        }
+        self.mappings.push(Mapping {
+            start: module.start,
+            limit: module.limit,
+            offset: module.offset,
+            file: if module.file.is_empty() {
+                "[unknown]".to_owned()
+            } else {
+                module.file.clone()
+            },
+            build_id,
+            complete: named.complete,
+        });
+    }
+}
+
+/// The symbols of one module so far.
+struct Named {
+    symbols: BTreeMap<u64, Arc<[Symbol]>>,
+    /// Nothing that the file holds was left aside.
+    complete: bool,
+}
+
+impl Named {
+    fn read(
+        &mut self,
+        module: &Module,
+        elf: &Elf,
+        unknown: &[u64],
+        patience: &Patience<'_>,
+        comments: &mut Vec<String>,
+    ) {
+        if unknown.is_empty() {
+            return;
+        }
+        let mut why = None;
+        let lines = if elf.debug_bytes == 0 {
+            None
+        } else if elf.debug_bytes > config::DEBUG_BYTES {
+            let (seen, limit) = (elf.debug_bytes >> 20, config::DEBUG_BYTES >> 20);
+            why = Some(format!("{seen} MiB of debug sections exceed {limit} MiB"));
+            None
+        } else if patience.over() {
+            why = Some("no time left".to_owned());
+            None
+        } else {
+            let loader = module.path().map(Loader::new).transpose();
+            why = loader.as_ref().err().map(ToString::to_string);
+            loader.ok().flatten()
+        };
+        let mut late = false;
+        let names = unknown.iter().zip(&elf.addresses).zip(&elf.names);
+        for (done, ((address, in_file), name)) in names.enumerate() {
+            late = late || (done % BATCH == 0 && patience.over());
+            let loader = lines.as_ref().filter(|_| !late);
+            let symbols = symbols_at(loader, *in_file, name.as_deref());
+            let symbols = symbols.unwrap_or_else(|| raw(module.short(), *in_file));
+            self.symbols.insert(*address, symbols);
+        }
+        if late && why.is_none() {
+            why = Some("time ran out".to_owned());
+        }
+        if let Some(why) = why {
+            self.complete = false;
+            comments.push(format!("{}: names without lines: {why}", module.file));
+        }
+    }
+}
+
+/// Functions at an address, innermost first; the outermost is named by the symbol table, which has
+/// it in full where debug information may be cut down.
+fn symbols_at(loader: Option<&Loader>, address: u64, name: Option<&str>) -> Option<Arc<[Symbol]>> {
+    let mut symbols = Vec::new();
+    if let Some(mut frames) = loader.and_then(|loader| loader.find_frames(address).ok()) {
+        while let Ok(Some(frame)) = frames.next() {
+            let location = frame.location.as_ref();
+            let raw_name = frame.function.as_ref();
+            let raw_name = raw_name.and_then(|function| function.raw_name().ok());
+            symbols.push(Symbol {
+                function: function(
+                    raw_name.as_deref().unwrap_or_default(),
+                    location.and_then(|location| location.file),
+                ),
+                line: location.and_then(|location| location.line).unwrap_or(0),
+            });
+        }
+    }
+    match (symbols.last_mut(), name) {
+        (Some(outermost), Some(name)) => {
+            let filename = Arc::clone(&outermost.function.filename);
+            outermost.function = Function {
+                filename,
+                ..function(name, None)
+            };
+        }
+        (None, Some(name)) => symbols.push(Symbol {
+            function: function(name, None),
+            line: 0,
+        }),
+        (_, None) => {}
+    }
+    // A line without any name would be a function called nothing.
+    symbols.retain(|symbol| !symbol.function.name.is_empty());
+    (!symbols.is_empty()).then(|| symbols.into())
+}
+
+fn function(raw_name: &str, file: Option<&str>) -> Function {
+    // The alternate form leaves out hashes, which would tell builds of one function apart.
+    let name = format!("{:#}", rustc_demangle::demangle(raw_name));
+    let system_name = if name == raw_name { "" } else { raw_name };
+    Function {
+        system_name: system_name.into(),
+        name: name.into(),
+        filename: file.unwrap_or_default().into(),
+    }
+}
+
+fn raw(module: &str, offset: u64) -> Arc<[Symbol]> {
+    Arc::new([Symbol {
+        function: Function::named(&format!("[{module}+{offset:#x}]")),
+        line: 0,
+    }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const FOREVER: Duration = Duration::from_secs(600);
+
+    fn symbolise(addresses: &[u64], table: &Symbols, time: Duration) -> Symbolised {
+        let patience = Patience {
+            deadline: Instant::now() + time,
+            wanted: &|| true,
+        };
+        Symboliser::default().symbolise(addresses, table, &patience)
+    }
+
+    #[inline(never)]
+    fn a_function_with_lines() -> u64 {
+        std::hint::black_box(7)
+    }
+
+    fn here() -> u64 {
+        a_function_with_lines as *const () as usize as u64
+    }
+
+    #[test]
+    fn a_function_of_this_binary_has_its_name_file_and_line() {
+        let table = Symbols::new(1 << 20);
+        let named = symbolise(&[here()], &table, FOREVER);
+        let place = &named.places[&here()];
+        let symbol = place.symbols.last().unwrap();
+        let name = &*symbol.function.name;
+        assert!(name.ends_with("tests::a_function_with_lines"), "{name}");
+        let system_name = &*symbol.function.system_name;
+        assert!(system_name.starts_with("_ZN") || system_name.starts_with("_R"));
+        let file = &*symbol.function.filename;
+        assert!(file.ends_with("src/collect/symbols.rs"), "{file}");
+        assert!(symbol.line > 1);
+        assert_eq!(place.mapping, Some(0));
+        let mapping = &named.mappings[0];
+        assert!(mapping.complete && mapping.file.starts_with('/'));
+        assert!(
+            mapping
+                .build_id
+                .bytes()
+                .all(|byte| byte.is_ascii_hexdigit())
+        );
+        assert!(named.comments.is_empty(), "{:?}", named.comments);
+        assert_eq!(table.get(here()).unwrap(), place.symbols);
+    }
+
+    #[test]
+    fn an_address_outside_all_code_stays_as_a_number() {
+        let named = symbolise(&[0x10], &Symbols::new(1 << 20), FOREVER);
+        let place = &named.places[&0x10];
+        assert_eq!(&*place.symbols[0].function.name, "[unknown+0x10]");
+        assert_eq!(place.mapping, None);
+    }
+
+    #[test]
+    fn without_time_names_remain_and_the_reader_is_told() {
+        let table = Symbols::new(1 << 20);
+        let named = symbolise(&[here()], &table, Duration::ZERO);
+        let symbol = &named.places[&here()].symbols[0];
+        assert!(symbol.function.name.ends_with("a_function_with_lines"));
+        assert_eq!(symbol.line, 0);
+        assert!(!named.mappings[0].complete);
+        assert!(named.comments[0].contains("names without lines: no time left"));
+        assert!(table.get(here()).is_none(), "half an answer is not kept");
+    }
+
+    #[test]
+    fn names_carry_no_hashes_and_c_names_stand_as_they_are() {
+        let named = function("_ZN5alloc5boxed3foo17h0123456789abcdefE", None);
+        assert_eq!(&*named.name, "alloc::boxed::foo");
+        assert!(named.system_name.starts_with("_ZN"));
+        let named = function("_RNvC6_123foo3bar", None);
+        assert_eq!(&*named.name, "123foo::bar");
+        let named = function("malloc", Some("/src/malloc.c"));
+        assert_eq!((&*named.name, &*named.system_name), ("malloc", ""));
+    }
+}

@@ -4,6 +4,7 @@
 //! files and tokio (only `serve` has them), and calls into collect or instrument: a reader's wish
 //! is data in the store.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -34,6 +35,7 @@ pub(crate) mod serve;
 pub(crate) struct Published {
     targets: Mutex<Arc<TargetTable>>,
     unready: AtomicBool,
+    down: Mutex<BTreeSet<&'static str>>,
 }
 
 impl Published {
@@ -51,5 +53,20 @@ impl Published {
 
     pub(crate) fn is_ready(&self) -> bool {
         !self.unready.load(Ordering::Acquire)
+    }
+
+    /// Says whether a thread of the agent runs, as `agent_up` does.
+    pub(crate) fn set_up(&self, component: &'static str, up: bool) {
+        let mut down = lock(&self.down);
+        if up {
+            down.remove(component);
+        } else {
+            down.insert(component);
+        }
+    }
+
+    /// The threads that do not run.
+    pub(crate) fn down(&self) -> Vec<&'static str> {
+        lock(&self.down).iter().copied().collect()
     }
 }

@@ -9,9 +9,11 @@ pub(crate) mod foreign;
 pub(crate) mod metrics;
 pub(crate) mod profile;
 pub(crate) mod stacks;
+pub(crate) mod symbols;
 pub(crate) mod sync;
+pub(crate) mod windows;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::config::{self, SampleRate};
@@ -20,6 +22,9 @@ use demand::Board;
 use foreign::Foreign;
 use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
+use stacks::Limits;
+use symbols::Symbols;
+use windows::{WindowLimits, Windows};
 
 /// A reader's wish for a CPU profile of the seconds to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +51,10 @@ pub(crate) struct Store {
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
+    /// CPU samples of the last minutes.
+    pub(crate) windows: Mutex<Windows>,
+    /// Names and lines of addresses seen in profiles.
+    pub(crate) symbols: Symbols,
 }
 
 impl Store {
@@ -60,6 +69,23 @@ impl Store {
             callbacks: Callbacks::default(),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
+            windows: Mutex::new(Windows::new(window_limits())),
+            symbols: Symbols::new(config::SYMBOL_BYTES),
         }
+    }
+}
+
+fn window_limits() -> WindowLimits {
+    WindowLimits {
+        age: config::RECORDER,
+        bytes: config::RECORDER_BYTES,
+        stacks: Limits {
+            count: config::STACKS,
+            bytes: config::STACK_BYTES,
+        },
+        threads: Limits {
+            count: config::THREAD_NAMES,
+            bytes: config::THREAD_NAME_BYTES,
+        },
     }
 }

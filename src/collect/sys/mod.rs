@@ -1,1 +1,3 @@
 //! The only unsafe code of the crate.
+
+pub(crate) mod usage;

@@ -1,0 +1,207 @@
+//! Answers requests to the agent's endpoints, whoever carries them.
+//!
+//! Runs under any executor: it waits only on demands in the store, which wake it. Absent on
+//! purpose: sockets, HTTP crates, clocks that tick by themselves; somebody expires the demands.
+
+mod about;
+mod actions;
+mod bodies;
+pub(crate) mod message;
+mod profile;
+mod query;
+mod scrape;
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::catalog::endpoints::{Place, TEXT};
+use crate::catalog::families::AGENT_PANICS;
+use crate::config::{self, Config};
+use crate::export::guard::{Denied, Guard, Reason, Refusal};
+use crate::export::negotiate::Negotiated;
+use crate::export::{Published, index};
+use crate::store::Store;
+
+use actions::Actions;
+use bodies::{LargeBodies, Pages};
+use message::BodyFault;
+pub use message::{Reply, Request};
+use profile::Format;
+
+/// All that answers are made from.
+#[derive(Debug)]
+pub(crate) struct Plane {
+    pub(crate) store: Arc<Store>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) denied: Denied,
+    pub(crate) started: Instant,
+    guard: Guard,
+    pages: Pages<Negotiated>,
+    large: LargeBodies,
+    actions: Actions,
+    /// The program's file name.
+    program: String,
+}
+
+impl Plane {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        config: Arc<Config>,
+        published: Arc<Published>,
+    ) -> Self {
+        let denied = Denied::new(&store.metrics);
+        let first = std::env::args_os().next().unwrap_or_default();
+        let program = Path::new(&first).file_name().unwrap_or_default();
+        Self {
+            denied,
+            started: Instant::now(),
+            guard: Guard::new(config.hosts.clone()),
+            pages: Pages::default(),
+            large: LargeBodies::default(),
+            actions: Actions::default(),
+            program: program.to_string_lossy().into_owned(),
+            store,
+            config,
+            published,
+        }
+    }
+
+    /// Ends the waiting of readers that are overdue. Whoever carries requests calls this a few
+    /// times a second while one is being answered, so that a stuck collecting thread makes pages
+    /// old but not late.
+    pub(crate) fn expire(&self, now: Instant) {
+        self.store.refresh.expire(now);
+        self.store.cpu.expire(now);
+    }
+
+    /// Counts a refusal and puts it in the form that the path's clients read.
+    pub(crate) fn refuse(&self, path: &str, refusal: &Refusal) -> Reply {
+        self.denied.count(refusal.reason);
+        let text = &refusal.text;
+        let reply = failure(path, refusal.status, text);
+        let reply = match refusal.retry_after {
+            // Whole seconds, and 0 would mean at once.
+            Some(wait) => reply.with("Retry-After", wait.as_secs().max(1).to_string()),
+            None => reply,
+        };
+        let reply = match refusal.allow {
+            Some(allow) => reply.with("Allow", allow),
+            None => reply,
+        };
+        if refusal.closes() {
+            reply.with("Connection", "close")
+        } else {
+            reply
+        }
+    }
+}
+
+/// Answers a request. A panic on the way becomes 500 for this request alone.
+pub(crate) async fn respond(plane: &Plane, request: Request) -> Reply {
+    let mut work = pin!(answer(plane, &request));
+    let caught = poll_fn(|context| {
+        // After a panic the work is not polled again, and the store's locks recover.
+        match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context))) {
+            Ok(poll) => poll.map(Some),
+            Err(_) => Poll::Ready(None),
+        }
+    });
+    let reply = match caught.await {
+        Some(Ok(reply)) => reply,
+        Some(Err(refusal)) => plane.refuse(&request.path, &refusal),
+        None => {
+            if let Ok(panics) = plane.store.metrics.counter(&AGENT_PANICS, &["http"]) {
+                panics.inc();
+            }
+            failure(&request.path, 500, "internal error")
+        }
+    };
+    if request.is_head() {
+        reply.without_body()
+    } else {
+        reply
+    }
+}
+
+async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
+    let place = plane.guard.check(request, Instant::now())?;
+    let body = request.body.as_ref().map_err(|fault| match fault {
+        BodyFault::Over => {
+            let text = format!("body over {} bytes", config::BODY_BYTES);
+            Refusal::new(413, Reason::BodySize, text)
+        }
+        BodyFault::Broken => Refusal::new(400, Reason::Malformed, "body broke off"),
+    })?;
+    let endpoint = match place {
+        Place::Served(endpoint) => endpoint,
+        Place::Absent(absent) => return Err(Refusal::new(501, Reason::Absent, absent.reason)),
+    };
+    #[cfg(test)]
+    tests::failpoint(request);
+    match endpoint.path {
+        "/" => Ok(index::agent(plane, request)),
+        "/metrics" => scrape::metrics(plane, request).await,
+        "/targets" => about::targets(plane),
+        "/healthz" => Ok(about::health(plane)),
+        "/readyz" => Ok(about::ready(plane)),
+        "/debug/flamegraph" => profile::cpu(plane, request, Format::Svg).await,
+        "/debug/pprof/" => Ok(index::profiles(plane)),
+        "/debug/pprof/profile" => profile::cpu(plane, request, Format::Pprof).await,
+        "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
+        "/debug/pprof/symbol" => profile::symbol(request, body),
+        "/debug/agent" => about::agent(plane),
+        other => Err(Refusal::new(404, Reason::Route, other)),
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+}
+
+/// An error as the path's clients read it: Go's tool shows a text only with its header, everyone
+/// else gets RFC 9457.
+fn failure(path: &str, status: u16, text: &str) -> Reply {
+    if path.starts_with("/debug/pprof/") {
+        let body = format!("{text}\n").into_bytes();
+        return Reply::new(status, TEXT, body).with("X-Go-Pprof", "1");
+    }
+    let problem = Problem {
+        r#type: "about:blank",
+        title: title(status),
+        status,
+        detail: text,
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    Reply::new(status, "application/problem+json", body)
+}
+
+const fn title(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

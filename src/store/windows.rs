@@ -1,0 +1,431 @@
+//! The flight recorder: samples in buckets of about a second, merged for whoever asks for a span.
+//!
+//! Each bucket has one period, because a change of rate cuts it; so sums of nanoseconds are exact
+//! over any span. Many readers read the same buckets.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::profile::to_usize;
+use super::stacks::{self, Interned, Limits, OVERFLOWED};
+
+/// How much the recorder may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WindowLimits {
+    pub(crate) age: Duration,
+    /// Bytes of buckets.
+    pub(crate) bytes: usize,
+    pub(crate) stacks: Limits,
+    pub(crate) threads: Limits,
+}
+
+/// Samples, newest bucket last.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    stacks: Interned<[u64]>,
+    threads: Interned<str>,
+    open: Open,
+    buckets: VecDeque<Bucket>,
+    bytes: usize,
+    limits: WindowLimits,
+    dropped: Dropped,
+    /// A bucket has gone since stacks were last compacted, so that doing it again may free some.
+    stale: bool,
+}
+
+/// What found no place, since start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// Buckets that had to leave before their time.
+    pub(crate) buckets: u64,
+    /// Samples whose stack or thread was folded into `[overflow]`.
+    pub(crate) folded: u64,
+}
+
+/// The bucket that is being filled.
+#[derive(Debug, Default)]
+struct Open {
+    weights: HashMap<(u32, u32), u32>,
+    lost: BTreeMap<&'static str, u64>,
+    truncated: u64,
+}
+
+/// When a bucket was filled and what its samples mean.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) start: Instant,
+    pub(crate) end: Instant,
+    pub(crate) start_unix_nanos: u64,
+    /// CPU time that one sample stands for.
+    pub(crate) period: Duration,
+    /// CPU time that the process used; `None`: not known.
+    pub(crate) cpu: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    span: Span,
+    entries: Box<[Entry]>,
+    lost: BTreeMap<&'static str, u64>,
+    truncated: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    stack: u32,
+    thread: u32,
+    weight: u32,
+}
+
+/// Bytes of a bucket beside its entries.
+const BUCKET_BYTES: usize = 256;
+/// Bytes of an entry while its bucket is open: key, weight and a place in the table.
+const OPEN_ENTRY_BYTES: usize = 16;
+
+impl Bucket {
+    fn bytes(&self) -> usize {
+        BUCKET_BYTES + size_of_val::<[Entry]>(&self.entries)
+    }
+}
+
+/// The buckets of a span, added up.
+#[derive(Debug, Clone)]
+pub(crate) struct Window {
+    pub(crate) start_unix_nanos: u64,
+    pub(crate) duration: Duration,
+    /// The smallest and the largest; they differ if the rate changed within the span.
+    pub(crate) periods: (Duration, Duration),
+    pub(crate) stacks: Vec<WindowStack>,
+    /// CPU time that the process used; `None` if it is not known for a bucket.
+    pub(crate) cpu: Option<Duration>,
+    /// Samples that this CPU time should have given.
+    pub(crate) expected: Option<u64>,
+    pub(crate) lost: BTreeMap<&'static str, u64>,
+    pub(crate) truncated: u64,
+}
+
+/// One distinct stack of one thread.
+#[derive(Debug, Clone)]
+pub(crate) struct WindowStack {
+    /// Leaf first.
+    pub(crate) addresses: Arc<[u64]>,
+    pub(crate) thread: Arc<str>,
+    pub(crate) samples: u64,
+    pub(crate) nanos: u64,
+}
+
+impl Windows {
+    pub(crate) fn new(limits: WindowLimits) -> Self {
+        Self {
+            stacks: stacks::stacks(limits.stacks),
+            threads: stacks::names(limits.threads),
+            open: Open::default(),
+            buckets: VecDeque::new(),
+            bytes: 0,
+            limits,
+            dropped: Dropped::default(),
+            stale: false,
+        }
+    }
+
+    /// Adds samples of a stack (leaf first) to the open bucket.
+    pub(crate) fn add(&mut self, stack: &[u64], thread: &str, weight: u32) {
+        let mut key = (self.stacks.intern(stack), self.threads.intern(thread));
+        if (key.0 == OVERFLOWED || key.1 == OVERFLOWED) && self.stale {
+            self.compact();
+            key = (self.stacks.intern(stack), self.threads.intern(thread));
+        }
+        let full = self.open.weights.len() * OPEN_ENTRY_BYTES >= self.limits.bytes;
+        if full && !self.open.weights.contains_key(&key) {
+            key = (OVERFLOWED, OVERFLOWED);
+        }
+        if key.0 == OVERFLOWED || key.1 == OVERFLOWED {
+            self.dropped.folded += u64::from(weight);
+        }
+        let sum = self.open.weights.entry(key).or_default();
+        *sum = sum.saturating_add(weight);
+    }
+
+    /// Notes samples that were due but not recorded.
+    pub(crate) fn lose(&mut self, reason: &'static str, samples: u64) {
+        if samples > 0 {
+            *self.open.lost.entry(reason).or_default() += samples;
+        }
+    }
+
+    /// Notes samples whose stack was deeper than is kept.
+    pub(crate) fn truncate(&mut self, samples: u64) {
+        self.open.truncated += samples;
+    }
+
+    /// Closes the open bucket; what is added from now on belongs to the next.
+    pub(crate) fn cut(&mut self, span: Span) {
+        let open = std::mem::take(&mut self.open);
+        let entries = open.weights.into_iter();
+        let entries = entries.map(|((stack, thread), weight)| Entry {
+            stack,
+            thread,
+            weight,
+        });
+        let bucket = Bucket {
+            span,
+            entries: entries.collect(),
+            lost: open.lost,
+            truncated: open.truncated,
+        };
+        self.bytes += bucket.bytes();
+        self.buckets.push_back(bucket);
+        while let Some(oldest) = self.buckets.front() {
+            let aged = span.end.saturating_duration_since(oldest.span.end) > self.limits.age;
+            let crowded = self.bytes > self.limits.bytes;
+            if !(aged || crowded) {
+                break;
+            }
+            self.dropped.buckets += u64::from(!aged);
+            self.bytes -= oldest.bytes();
+            self.buckets.pop_front();
+            self.stale = true;
+        }
+    }
+
+    /// Adds up the buckets that start in a span; `None` if there are none.
+    pub(crate) fn merge(&self, from: Instant, to: Instant) -> Option<Window> {
+        let buckets = self.buckets.iter();
+        let buckets = buckets.filter(|bucket| (from..to).contains(&bucket.span.start));
+        let first = buckets.clone().next()?.span;
+        let mut window = Window {
+            start_unix_nanos: first.start_unix_nanos,
+            duration: Duration::ZERO,
+            periods: (first.period, first.period),
+            stacks: Vec::new(),
+            cpu: Some(Duration::ZERO),
+            expected: None,
+            lost: BTreeMap::new(),
+            truncated: 0,
+        };
+        let mut sums: HashMap<(u32, u32), (u64, u64)> = HashMap::new();
+        let mut cpu_by_period: BTreeMap<u64, Duration> = BTreeMap::new();
+        for bucket in buckets {
+            let span = bucket.span;
+            let period = whole_nanos(span.period);
+            let (smallest, largest) = window.periods;
+            window.periods = (smallest.min(span.period), largest.max(span.period));
+            window.duration += span.end.saturating_duration_since(span.start);
+            window.cpu = window.cpu.zip(span.cpu).map(|(sum, cpu)| sum + cpu);
+            *cpu_by_period.entry(period).or_default() += span.cpu.unwrap_or_default();
+            for (reason, samples) in &bucket.lost {
+                *window.lost.entry(reason).or_default() += samples;
+            }
+            window.truncated += bucket.truncated;
+            for entry in &bucket.entries {
+                let weight = u64::from(entry.weight);
+                let (samples, nanos) = sums.entry((entry.stack, entry.thread)).or_default();
+                *samples += weight;
+                *nanos = nanos.saturating_add(weight.saturating_mul(period));
+            }
+        }
+        let expected = cpu_by_period.iter();
+        let expected = expected.map(|(period, cpu)| whole_nanos(*cpu) / (*period).max(1));
+        window.expected = window.cpu.map(|_| expected.sum());
+        let stacks = sums.into_iter();
+        let stacks = stacks.map(|((stack, thread), (samples, nanos))| WindowStack {
+            addresses: Arc::clone(self.stacks.get(stack)),
+            thread: Arc::clone(self.threads.get(thread)),
+            samples,
+            nanos,
+        });
+        window.stacks = stacks.collect();
+        Some(window)
+    }
+
+    /// What found no place, since start.
+    pub(crate) fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Bytes held in buckets and interned stacks.
+    pub(crate) fn bytes(&self) -> usize {
+        let open = self.open.weights.len() * OPEN_ENTRY_BYTES;
+        self.bytes + open + self.stacks.bytes() + self.threads.bytes()
+    }
+
+    /// Makes room by dropping stacks and threads that only departed buckets used.
+    fn compact(&mut self) {
+        let mut stacks = vec![false; self.stacks.len() + 1];
+        let mut threads = vec![false; self.threads.len() + 1];
+        let closed = self.buckets.iter().flat_map(|bucket| &bucket.entries);
+        let closed = closed.map(|entry| (entry.stack, entry.thread));
+        for (stack, thread) in closed.chain(self.open.weights.keys().copied()) {
+            for (used, id) in [(&mut stacks, stack), (&mut threads, thread)] {
+                if let Some(used) = used.get_mut(to_usize(id)) {
+                    *used = true;
+                }
+            }
+        }
+        let is = |used: &[bool], id: u32| used.get(to_usize(id)).copied().unwrap_or(false);
+        let stacks = self.stacks.compact(|id| is(&stacks, id));
+        let threads = self.threads.compact(|id| is(&threads, id));
+        let moved = |map: &HashMap<u32, u32>, id| map.get(&id).copied().unwrap_or(OVERFLOWED);
+        for bucket in &mut self.buckets {
+            for entry in &mut bucket.entries {
+                entry.stack = moved(&stacks, entry.stack);
+                entry.thread = moved(&threads, entry.thread);
+            }
+        }
+        let open = std::mem::take(&mut self.open.weights);
+        let open = open.into_iter().map(|((stack, thread), weight)| {
+            let key = (moved(&stacks, stack), moved(&threads, thread));
+            (key, weight)
+        });
+        self.open.weights = open.collect();
+        self.stale = false;
+    }
+}
+
+fn whole_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANY: Limits = Limits {
+        count: 1000,
+        bytes: 1 << 20,
+    };
+
+    fn windows(bytes: usize, stacks: Limits) -> Windows {
+        Windows::new(WindowLimits {
+            age: Duration::from_secs(10),
+            bytes,
+            stacks,
+            threads: MANY,
+        })
+    }
+
+    /// Buckets of a second, counted from one start.
+    struct Seconds(Instant);
+
+    impl Seconds {
+        fn at(&self, second: u64) -> Instant {
+            self.0 + Duration::from_secs(second)
+        }
+
+        fn span(&self, second: u64, hertz: u64) -> Span {
+            Span {
+                start: self.at(second),
+                end: self.at(second + 1),
+                start_unix_nanos: second * 1_000_000_000,
+                period: Duration::from_nanos(1_000_000_000 / hertz),
+                cpu: Some(Duration::from_millis(500)),
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_adds_up_its_buckets_and_no_others() {
+        let time = Seconds(Instant::now());
+        let mut windows = windows(1 << 20, MANY);
+        for second in 0..4 {
+            windows.add(&[7, 8], "main", 10);
+            windows.add(&[7], "main", 1);
+            windows.lose("full", 2);
+            windows.cut(time.span(second, 100));
+        }
+        let window = windows.merge(time.at(1), time.at(3)).unwrap();
+        let mut sums: Vec<(usize, u64, u64)> = window
+            .stacks
+            .iter()
+            .map(|held| (held.addresses.len(), held.samples, held.nanos))
+            .collect();
+        sums.sort_unstable();
+        assert_eq!(sums, [(1, 2, 20_000_000), (2, 20, 200_000_000)]);
+        assert_eq!(window.start_unix_nanos, 1_000_000_000);
+        assert_eq!(window.duration, Duration::from_secs(2));
+        assert_eq!(window.expected, Some(100));
+        assert_eq!(window.lost, BTreeMap::from([("full", 4)]));
+        assert!(windows.merge(time.at(4), time.at(9)).is_none());
+    }
+
+    #[test]
+    fn nanoseconds_stay_exact_across_a_change_of_rate() {
+        let time = Seconds(Instant::now());
+        let mut windows = windows(1 << 20, MANY);
+        windows.add(&[7], "main", 50);
+        windows.cut(time.span(0, 100));
+        windows.add(&[7], "main", 125);
+        windows.cut(time.span(1, 250));
+        let window = windows.merge(time.at(0), time.at(2)).unwrap();
+        let held = &window.stacks[0];
+        assert_eq!((held.samples, held.nanos), (175, 1_000_000_000));
+        let (smallest, largest) = window.periods;
+        assert_eq!((smallest.as_millis(), largest.as_millis()), (4, 10));
+        assert_eq!(window.expected, Some(50 + 125));
+    }
+
+    #[test]
+    fn old_buckets_leave_quietly_and_crowded_out_ones_are_counted() {
+        let time = Seconds(Instant::now());
+        let mut aged = windows(1 << 20, MANY);
+        for second in 0..30 {
+            aged.add(&[7], "main", 1);
+            aged.cut(time.span(second, 100));
+        }
+        let window = aged.merge(time.at(0), time.at(30)).unwrap();
+        assert_eq!(window.duration, Duration::from_secs(11));
+        assert_eq!(aged.dropped(), Dropped::default());
+
+        let mut crowded = windows(2000, MANY);
+        for second in 0..9 {
+            crowded.add(&[7], "main", 1);
+            crowded.cut(time.span(second, 100));
+            assert!(crowded.bytes <= 2000);
+        }
+        assert_eq!(crowded.dropped().buckets, 2);
+    }
+
+    #[test]
+    fn a_flood_of_stacks_folds_and_loses_no_sample() {
+        let time = Seconds(Instant::now());
+        let few = Limits {
+            count: 10,
+            bytes: 1 << 20,
+        };
+        let mut windows = windows(1 << 20, few);
+        for address in 0..100 {
+            windows.add(&[address], "main", 1);
+        }
+        windows.cut(time.span(0, 100));
+        let window = windows.merge(time.at(0), time.at(1)).unwrap();
+        let total: u64 = window.stacks.iter().map(|held| held.samples).sum();
+        assert_eq!(total, 100);
+        assert_eq!(windows.dropped().folded, 90);
+        let folded = window
+            .stacks
+            .iter()
+            .find(|held| *held.addresses == [stacks::OVERFLOW]);
+        assert_eq!(folded.unwrap().samples, 90);
+    }
+
+    #[test]
+    fn stacks_of_departed_buckets_make_room_for_new_ones() {
+        let time = Seconds(Instant::now());
+        let few = Limits {
+            count: 2,
+            bytes: 1 << 20,
+        };
+        let mut windows = windows(1 << 20, few);
+        for second in 0..40 {
+            // One stack stays, the other is new each second and fills the table.
+            windows.add(&[1], "main", 1);
+            windows.add(&[100 + second / 20], "main", 1);
+            windows.cut(time.span(second, 100));
+        }
+        let window = windows.merge(time.at(35), time.at(40)).unwrap();
+        let mut stacks: Vec<&[u64]> = window.stacks.iter().map(|held| &*held.addresses).collect();
+        stacks.sort_unstable();
+        assert_eq!(stacks, [&[1][..], &[101][..]]);
+    }
+}
