@@ -16,9 +16,14 @@ use streamgate_agent::{Agent, DEFAULT_ADDRESS, Tier};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let public = args.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let agent = args.next().map_or(Ok(DEFAULT_ADDRESS), |text| text.parse())?;
+    let agent = args
+        .next()
+        .map_or(Ok(DEFAULT_ADDRESS), |text| text.parse())?;
 
-    let agent = Agent::builder("hello").version(env!("CARGO_PKG_VERSION")).listen(agent).start()?;
+    let agent = Agent::builder("hello")
+        .version(env!("CARGO_PKG_VERSION"))
+        .listen(agent)
+        .start()?;
     let greetings = agent.cache("greetings", Tier::L1);
     let hello = move |Path(name): Path<String>| {
         let lookup = greetings.get();

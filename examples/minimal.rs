@@ -7,7 +7,9 @@
 use streamgate_agent::{Agent, DEFAULT_ADDRESS};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = std::env::args().nth(1).map_or(Ok(DEFAULT_ADDRESS), |text| text.parse())?;
+    let address = std::env::args()
+        .nth(1)
+        .map_or(Ok(DEFAULT_ADDRESS), |text| text.parse())?;
     let agent = Agent::builder("minimal").listen(address).start()?;
     println!("http://{}/", agent.address().unwrap_or(address));
     for number in 1_u64.. {

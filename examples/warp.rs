@@ -16,9 +16,14 @@ use warp::Filter;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let public = args.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
-    let address = args.next().map_or(Ok(DEFAULT_ADDRESS), |text| text.parse())?;
+    let address = args
+        .next()
+        .map_or(Ok(DEFAULT_ADDRESS), |text| text.parse())?;
 
-    let agent = Agent::builder("hello").version(env!("CARGO_PKG_VERSION")).listen(address).start()?;
+    let agent = Agent::builder("hello")
+        .version(env!("CARGO_PKG_VERSION"))
+        .listen(address)
+        .start()?;
     let hello = warp::path!("hello" / String)
         .and(agent.route("/hello/{name}"))
         .map(|name: String| format!("hello {name}\n"));
@@ -28,7 +33,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             tokio::time::sleep(Duration::from_millis(50)).await;
             "done\n"
         });
-    let service = agent.http_layer().layer(warp::service(hello.or(slow)));
+    // Boxed, since a spawned connection needs a service of a nameable type.
+    let routes = hello.or(slow).map(warp::Reply::into_response).boxed();
+    let service = agent.http_layer().layer(warp::service(routes));
 
     let listener = tokio::net::TcpListener::bind(&public).await?;
     println!("http://{}/", listener.local_addr()?);

@@ -119,6 +119,8 @@ pub(crate) struct Config {
     pub(crate) version: String,
     /// `None`: no listener.
     pub(crate) address: Option<SocketAddr>,
+    /// The host named the address itself.
+    pub(crate) address_given: bool,
     pub(crate) high_rate: bool,
     pub(crate) allow_insecure_remote: bool,
     /// Names by which clients may call the listener beside its own address and `localhost`.
@@ -134,6 +136,7 @@ impl Config {
             service: service.to_owned(),
             version: String::new(),
             address: Some(DEFAULT_ADDRESS),
+            address_given: false,
             high_rate: false,
             allow_insecure_remote: false,
             hosts: Vec::new(),

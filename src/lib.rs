@@ -1,4 +1,6 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+mod agent;
 mod assess;
 #[doc(hidden)]
 pub mod bench_door;
@@ -9,8 +11,26 @@ mod error;
 mod export;
 mod instrument;
 mod store;
+
+pub use agent::{Agent, AgentHandle, Builder, Responding, ShedReason, Shutdown};
 pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
+pub use config::DEFAULT_ADDRESS;
 pub use error::Error;
-pub use instrument::cache::Tier;
+pub use export::respond::{Reply, Request};
+pub use instrument::cache::{
+    Cache, CacheClass, CacheSize, EvictionCause, InvalidationKind, Load, Lookup, Tier,
+};
+pub use instrument::connection::Connection;
+pub use instrument::pool::{Pool, PoolState, PoolUse, PoolWait};
+pub use instrument::query::{Query, QueryLabels, QueryRun};
 pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, TraceContext, UpDown};
+
+#[cfg(feature = "prometheus")]
+pub use export::collector::CoreCollector;
+#[cfg(feature = "http")]
+pub use export::serve::{AgentBody, AgentService, Connected};
+#[cfg(feature = "tower")]
+pub use instrument::request_body::ResponseBody;
+#[cfg(feature = "tower")]
+pub use instrument::request_layer::{HttpLayer, HttpService, ResponseFuture};

@@ -23,7 +23,9 @@ impl Agent {
     /// # Ok::<(), streamgate_agent::Error>(())
     /// ```
     pub fn builder(service: &str) -> Builder {
-        Builder { config: Config::new(service) }
+        Builder {
+            config: Config::new(service),
+        }
     }
 }
 
@@ -47,6 +49,7 @@ impl Builder {
     /// [`allow_insecure_remote`](Self::allow_insecure_remote) says otherwise.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.config.address = Some(address);
+        self.config.address_given = true;
         self
     }
 

@@ -26,30 +26,58 @@ struct Scheduled {
 pub(super) fn collect(
     shared: &Shared,
     sources: Vec<Box<dyn Source>>,
-    mut window: Window,
+    window: Window,
 ) -> Result<(), Error> {
     let started = Instant::now();
     let metrics = &shared.store.metrics;
     let mut scheduled = Vec::new();
     for source in sources {
         let panics = metrics.counter(&families::AGENT_PANICS, &[source.component()])?;
-        scheduled.push(Scheduled { source, due: started, panics });
+        scheduled.push(Scheduled {
+            source,
+            due: started,
+            panics,
+        });
     }
     let inside = shared.clone();
+    let mut judge = Judge {
+        window,
+        started,
+        due: started,
+    };
     threads::start("sg-collect", "collect", shared, move || {
         while !inside.stop.is_asked() {
-            turn(&inside, &mut scheduled, &mut window, started);
+            turn(&inside, &mut scheduled, &mut judge);
         }
     })
 }
 
+/// The verdicts, renewed once a second and for whoever waits.
+struct Judge {
+    window: Window,
+    started: Instant,
+    due: Instant,
+}
+
+impl Judge {
+    fn judge(&mut self, shared: &Shared) {
+        let metrics = &shared.store.metrics;
+        self.window
+            .push(Reading::of(&metrics.snapshot(), Instant::now()));
+        let uptime = self.started.elapsed();
+        let table = self.window.table(uptime, unix_nanos_now() / 1_000_000);
+        let levels = self.window.cache_levels(uptime);
+        targets::publish(metrics, table.rows.iter().chain(&levels));
+        shared.published.set_targets(table);
+    }
+}
+
 /// Reads what is due or wished for, judges, and waits for the next occasion.
-fn turn(shared: &Shared, scheduled: &mut [Scheduled], window: &mut Window, started: Instant) {
+fn turn(shared: &Shared, scheduled: &mut [Scheduled], judge: &mut Judge) {
     let store = &shared.store;
     let wishes = store.refresh.open();
     let now = Instant::now();
     for entry in scheduled.iter_mut() {
-        let interval = entry.source.interval();
         // A scrape wants what is cheap to read fresh; slower sources keep their own pace.
         let wished = !wishes.is_empty() && entry.source.on_scrape();
         if now < entry.due && !wished {
@@ -58,19 +86,24 @@ fn turn(shared: &Shared, scheduled: &mut [Scheduled], window: &mut Window, start
         if catch_unwind(AssertUnwindSafe(|| entry.source.collect())).is_err() {
             entry.panics.inc();
         }
-        entry.due = now + interval;
+        entry.due = now + entry.source.interval();
     }
-    window.push(Reading::of(&store.metrics.snapshot(), Instant::now()));
-    let uptime = started.elapsed();
-    let table = window.table(uptime, unix_nanos_now() / 1_000_000);
-    let levels = window.cache_levels(uptime);
-    targets::publish(&store.metrics, table.rows.iter().chain(&levels));
-    shared.published.set_targets(table);
+    if now >= judge.due || !wishes.is_empty() {
+        judge.judge(shared);
+        judge.due = now + config::COLLECT_INTERVAL;
+    }
     for (id, ()) in wishes {
         store.refresh.answer(id, ());
     }
-    let next = scheduled.iter().map(|entry| entry.due).min().unwrap_or(now);
-    let wait = next.saturating_duration_since(Instant::now()).min(config::COLLECT_INTERVAL);
+    let due = scheduled
+        .iter()
+        .map(|entry| entry.due)
+        .chain([judge.due])
+        .min()
+        .unwrap_or(now);
+    let wait = due
+        .saturating_duration_since(Instant::now())
+        .min(config::COLLECT_INTERVAL);
     if store.refresh.open().is_empty() && !shared.stop.is_asked() {
         store.refresh.wait(wait.max(Duration::from_millis(1)));
     }
@@ -78,7 +111,7 @@ fn turn(shared: &Shared, scheduled: &mut [Scheduled], window: &mut Window, start
 
 /// Starts the thread that samples, unwinds and symbolises.
 pub(super) fn profile(shared: &Shared) -> Result<(), Error> {
-    let mut collector = CpuCollector::new(Arc::clone(&shared.store), shared.config.profiling)?;
+    let mut collector = CpuCollector::new(Arc::clone(&shared.store));
     let inside = shared.clone();
     threads::start("sg-profile", "profile", shared, move || {
         while !inside.stop.is_asked() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use super::serving::Serving;
+use super::serving::{self, Serving};
 use super::{Shared, collecting};
 use crate::assess::targets::TargetTable;
 use crate::assess::thresholds::Thresholds;
@@ -16,6 +16,7 @@ use crate::assess::window::Window;
 use crate::catalog::{Metric, families};
 use crate::collect::agent_cost::AgentCost;
 use crate::collect::callbacks::CallbackSource;
+use crate::collect::cgroup::ContainerSource;
 use crate::collect::runtime::RuntimeSource;
 use crate::collect::{Source, host, process};
 use crate::error::Error;
@@ -35,7 +36,9 @@ pub struct AgentHandle {
 
 impl fmt::Debug for AgentHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentHandle").field("address", &self.inner.address).finish_non_exhaustive()
+        f.debug_struct("AgentHandle")
+            .field("address", &self.inner.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -80,11 +83,18 @@ impl Inner {
         let store = &shared.store;
         let mut sources: Vec<Box<dyn Source>> = vec![
             Box::new(process::ProcessSource::new(&store.metrics)?),
+            Box::new(ContainerSource::new(&store.metrics)?),
             Box::new(CallbackSource::new(Arc::clone(store))?),
-            Box::new(RuntimeSource::new(Arc::clone(store), Arc::clone(&shared.runtimes))?),
-            Box::new(AgentCost::new(Arc::clone(store), Arc::clone(&shared.threads))?),
+            Box::new(RuntimeSource::new(
+                Arc::clone(store),
+                Arc::clone(&shared.runtimes),
+            )?),
+            Box::new(AgentCost::new(
+                Arc::clone(store),
+                Arc::clone(&shared.threads),
+            )?),
         ];
-        sources.extend(host::sources(&store.metrics)?);
+        sources.extend(host::sources(store)?);
         #[cfg(feature = "prometheus")]
         sources.push(Box::new(self.registries.clone()));
         collecting::collect(shared, sources, Window::new(thresholds))
@@ -109,7 +119,9 @@ impl Drop for Inner {
 
 impl AgentHandle {
     pub(super) fn new(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Where the agent listens; `None` without a listener.
@@ -152,7 +164,11 @@ impl AgentHandle {
 
     /// A statement that is run many times; make it once and keep it.
     pub fn query(&self, labels: QueryLabels) -> Query {
-        Query::new(&self.inner.shared.store, labels, self.inner.shared.config.slow_query)
+        Query::new(
+            &self.inner.shared.store,
+            labels,
+            self.inner.shared.config.slow_query,
+        )
     }
 
     /// An accepted client connection, until its last clone is dropped. `version` is `1.1` or `2`.
@@ -163,7 +179,8 @@ impl AgentHandle {
     /// Counts a request that the host refused because a part was full.
     pub fn shed(&self, reason: ShedReason) {
         let metrics = &self.inner.shared.store.metrics;
-        if let Ok(counter) = metrics.counter(&families::HTTP_SERVER_REQUESTS_SHED, &[reason.word()]) {
+        if let Ok(counter) = metrics.counter(&families::HTTP_SERVER_REQUESTS_SHED, &[reason.word()])
+        {
             counter.inc();
         }
     }
@@ -201,7 +218,11 @@ impl AgentHandle {
         metric: &Metric,
         values: &[&str],
     ) -> Result<ObservedCounter, Error> {
-        self.inner.shared.store.metrics.observed_counter(metric, values)
+        self.inner
+            .shared
+            .store
+            .metrics
+            .observed_counter(metric, values)
     }
 
     /// A histogram of the host's own.
@@ -259,8 +280,12 @@ impl AgentHandle {
     /// The answer is made on the agent's own thread. Dropping the future withdraws the request.
     pub fn respond(&self, request: Request) -> Responding {
         let plane = Arc::clone(&self.inner.plane);
-        let answer = async move { crate::export::respond::respond(&plane, request).await };
-        let task = self.inner.serving.as_ref().map(|serving| serving.runtime.spawn(answer));
+        let answer = serving::answer(plane, request);
+        let task = self
+            .inner
+            .serving
+            .as_ref()
+            .map(|serving| serving.runtime.spawn(answer));
         Responding { task }
     }
 
@@ -280,15 +305,19 @@ impl AgentHandle {
     pub async fn shutdown(&self, deadline: Duration) -> Result<Shutdown, Error> {
         let (done, waiting) = tokio::sync::oneshot::channel();
         let handle = self.clone();
-        let waiter = std::thread::Builder::new().name("sg-stop".to_owned()).spawn(move || {
-            // Nobody listens any more if the host gave up waiting.
-            drop(done.send(handle.shutdown_blocking(deadline)));
-        });
+        let waiter = std::thread::Builder::new()
+            .name("sg-stop".to_owned())
+            .spawn(move || {
+                // Nobody listens any more if the host gave up waiting.
+                drop(done.send(handle.shutdown_blocking(deadline)));
+            });
         if let Err(source) = waiter {
             self.inner.ask_to_stop(deadline);
             return Err(Error::thread("sg-stop", source));
         }
-        waiting.await.map_err(|_| Error::refused("shutdown", "the waiting thread ended early"))
+        waiting
+            .await
+            .map_err(|_| Error::refused("shutdown", "the waiting thread ended early"))
     }
 
     /// [`shutdown`](Self::shutdown) for hosts without a runtime: waits on the calling thread.
@@ -296,7 +325,9 @@ impl AgentHandle {
         let started = Instant::now();
         self.inner.ask_to_stop(deadline);
         let left = deadline.saturating_sub(started.elapsed());
-        Shutdown { still_running: self.inner.shared.stop.wait(left) }
+        Shutdown {
+            still_running: self.inner.shared.stop.wait(left),
+        }
     }
 }
 
@@ -335,8 +366,12 @@ impl Future for Responding {
     type Output = Reply;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
-        let Some(task) = self.task.as_mut() else { return Poll::Ready(Reply::stopped()) };
-        Pin::new(task).poll(context).map(|answer| answer.unwrap_or_else(|_| Reply::stopped()))
+        let Some(task) = self.task.as_mut() else {
+            return Poll::Ready(Reply::stopped());
+        };
+        Pin::new(task)
+            .poll(context)
+            .map(|answer| answer.unwrap_or_else(|_| Reply::stopped()))
     }
 }
 

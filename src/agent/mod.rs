@@ -7,13 +7,14 @@
 mod builder;
 mod collecting;
 mod handle;
+#[cfg_attr(not(feature = "http"), path = "serving_off.rs")]
 mod serving;
 mod threads;
 
 use std::sync::Arc;
 
 pub use builder::{Agent, Builder};
-pub use handle::{AgentHandle, Shutdown};
+pub use handle::{AgentHandle, Responding, ShedReason, Shutdown};
 
 use crate::assess::thresholds::Thresholds;
 use crate::catalog::families;
@@ -45,7 +46,9 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
     config.check()?;
     let thresholds = Thresholds::built_in()?;
     let listener = serving::bind(&config)?;
-    let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let address = listener
+        .as_ref()
+        .and_then(|listener| listener.local_addr().ok());
     let shared = Shared {
         store: Arc::new(Store::new(config.series)),
         config: Arc::new(config),
@@ -76,11 +79,21 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
 /// Sets what is known before anything is measured.
 fn describe(shared: &Shared) -> Result<(), Error> {
     let (metrics, config) = (&shared.store.metrics, &shared.config);
-    metrics.info(&families::AGENT_BUILD_INFO, &[env!("CARGO_PKG_VERSION"), "2024"])?;
+    metrics.info(
+        &families::AGENT_BUILD_INFO,
+        &[env!("CARGO_PKG_VERSION"), "2024"],
+    )?;
     let pid = std::process::id().to_string();
     let host = crate::collect::process::host_name().unwrap_or_default();
-    metrics.info(&families::TARGET_INFO, &[&config.service, &config.version, &host, &pid])?;
-    let exposed = config.address.is_some_and(|address| !address.ip().is_loopback());
-    metrics.gauge(&families::AGENT_INSECURE, &[])?.set(f64::from(u8::from(exposed)));
+    metrics.info(
+        &families::TARGET_INFO,
+        &[&config.service, &config.version, &host, &pid],
+    )?;
+    let exposed = config
+        .address
+        .is_some_and(|address| !address.ip().is_loopback());
+    metrics
+        .gauge(&families::AGENT_INSECURE, &[])?
+        .set(f64::from(u8::from(exposed)));
     Ok(())
 }

@@ -11,7 +11,7 @@ use super::Shared;
 use super::threads;
 use crate::config::Config;
 use crate::error::Error;
-use crate::export::respond::Plane;
+use crate::export::respond::{Plane, Reply, Request};
 
 /// How to reach the serving thread.
 #[derive(Debug)]
@@ -39,14 +39,24 @@ pub(super) fn start(
     listener: Option<TcpListener>,
     plane: Arc<Plane>,
 ) -> Result<Serving, Error> {
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::runtime)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::runtime)?;
     let (stop, asked) = watch::channel(None);
-    let serving = Serving { runtime: runtime.handle().clone(), stop };
+    let serving = Serving {
+        runtime: runtime.handle().clone(),
+        stop,
+    };
     threads::start("sg-serve", "serve", shared, move || {
-        let (plane, asked) = (Arc::clone(&plane), asked.clone());
-        // After a panic the same listener goes on: clients see a closed connection, not a refused one.
-        let listener = listener.as_ref().map(TcpListener::try_clone);
-        runtime.block_on(crate::export::serve::run(listener, plane, asked));
+        // After a panic the same listener goes on: clients meet a closed connection, not a refused one.
+        let serve = crate::export::serve::run(listener.as_ref(), Arc::clone(&plane), asked.clone());
+        runtime.block_on(serve);
     })?;
     Ok(serving)
+}
+
+/// Makes one answer, on the serving thread's runtime.
+pub(super) async fn answer(plane: Arc<Plane>, request: Request) -> Reply {
+    crate::export::serve::answer(&plane, request).await
 }

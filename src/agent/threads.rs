@@ -58,7 +58,11 @@ impl Stop {
     fn pause(&self, pause: Duration) {
         let running = lock(&self.running);
         if !self.is_asked() {
-            drop(self.changed.wait_timeout(running, pause).unwrap_or_else(PoisonError::into_inner));
+            drop(
+                self.changed
+                    .wait_timeout(running, pause)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
         }
     }
 }
@@ -82,13 +86,18 @@ pub(crate) fn start(
     };
     let (stop, threads) = (Arc::clone(&shared.stop), Arc::clone(&shared.threads));
     lock(&stop.running).push(name);
-    let running = Running { stop: Arc::clone(&stop), name };
+    let running = Running {
+        stop: Arc::clone(&stop),
+        name,
+    };
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _running = running;
         threads.register(component);
         supervise(&stop, &part, &mut body);
     });
-    spawned.map(drop).map_err(|source| Error::thread(name, source))
+    spawned
+        .map(drop)
+        .map_err(|source| Error::thread(name, source))
 }
 
 /// What is said of one thread.

@@ -63,7 +63,12 @@ pub(crate) enum Place {
 /// What stands at a path, `None` for an unknown one.
 pub(crate) fn find(path: &str) -> Option<Place> {
     let served = ALL.iter().find(|row| row.path == path).map(Place::Served);
-    let absent = || ABSENT.iter().find(|row| row.path == path).map(Place::Absent);
+    let absent = || {
+        ABSENT
+            .iter()
+            .find(|row| row.path == path)
+            .map(Place::Absent)
+    };
     served.or_else(absent)
 }
 

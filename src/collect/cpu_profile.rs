@@ -1,1 +1,221 @@
-//! (empty)
+//! A window of samples and the names of its addresses become a profile.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::symbols::Symbolised;
+use crate::config;
+use crate::store::profile::{
+    Accounting, CPU, Function, Label, Line, Location, Profile, SAMPLES, Sample, THREAD,
+};
+use crate::store::stacks::{OVERFLOW, OVERFLOW_NAME, TRUNCATED, TRUNCATED_NAME};
+use crate::store::symbols::Symbol;
+use crate::store::windows::{Window, WindowStack};
+
+/// Addresses that have no code behind them, and what they are called.
+const MARKS: [(u64, &str); 2] = [(TRUNCATED, TRUNCATED_NAME), (OVERFLOW, OVERFLOW_NAME)];
+
+/// The distinct addresses of a window that have code behind them, sorted.
+pub(super) fn addresses(window: &Window) -> Vec<u64> {
+    let stacks = window.stacks.iter();
+    let mut addresses: Vec<u64> = stacks
+        .flat_map(|stack| stack.addresses.iter().copied())
+        .filter(|address| !MARKS.iter().any(|(mark, _)| mark == address))
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// Who took the samples, for the reader.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken<'a> {
+    pub(super) engine: &'a str,
+    pub(super) leaves_out: Option<&'a str>,
+}
+
+/// The profile of a window.
+pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken<'_>) -> Profile {
+    let accounting = account(window);
+    let mut comments = comments(window, &accounting, taken);
+    comments.extend(symbolised.comments);
+    let mut tables = Tables::default();
+    let mut addresses: Vec<u64> = symbolised.places.keys().copied().collect();
+    addresses.sort_unstable();
+    for address in addresses {
+        if let Some(place) = symbolised.places.get(&address) {
+            tables.locate(address, address, place.mapping, &place.symbols);
+        }
+    }
+    for (mark, name) in MARKS {
+        let symbol = Symbol {
+            function: Function::named(name),
+            line: 0,
+        };
+        if window
+            .stacks
+            .iter()
+            .any(|stack| stack.addresses.contains(&mark))
+        {
+            tables.locate(mark, 0, None, &[symbol]);
+        }
+    }
+    let stacks = window.stacks.iter();
+    let mut samples: Vec<Sample> = stacks.map(|stack| tables.sample(stack)).collect();
+    samples.sort_unstable_by(|a, b| {
+        b.values
+            .last()
+            .cmp(&a.values.last())
+            .then_with(|| a.stack.cmp(&b.stack))
+            .then_with(|| a.labels.cmp(&b.labels))
+    });
+    let (_, period) = window.periods;
+    Profile {
+        start_unix_nanos: window.start_unix_nanos,
+        duration: window.duration,
+        period_type: CPU,
+        period: u64::try_from(period.as_nanos()).unwrap_or(u64::MAX),
+        sample_types: vec![SAMPLES, CPU],
+        default_type: CPU.name,
+        samples,
+        locations: tables.locations,
+        functions: tables.functions,
+        mappings: symbolised.mappings,
+        accounting,
+        comments,
+    }
+}
+
+#[derive(Default)]
+struct Tables {
+    locations: Vec<Location>,
+    places: HashMap<u64, u32>,
+    functions: Vec<Function>,
+    function_places: HashMap<Function, u32>,
+}
+
+impl Tables {
+    fn locate(&mut self, key: u64, address: u64, mapping: Option<u32>, symbols: &[Symbol]) {
+        let lines = symbols.iter().map(|symbol| Line {
+            function: self.function(&symbol.function),
+            line: symbol.line,
+        });
+        let lines = lines.collect();
+        self.places.insert(key, next(self.locations.len()));
+        self.locations.push(Location {
+            address,
+            mapping,
+            lines,
+        });
+    }
+
+    fn function(&mut self, function: &Function) -> u32 {
+        if let Some(place) = self.function_places.get(function) {
+            return *place;
+        }
+        let place = next(self.functions.len());
+        self.functions.push(function.clone());
+        self.function_places.insert(function.clone(), place);
+        place
+    }
+
+    fn sample(&self, stack: &WindowStack) -> Sample {
+        let addresses = stack.addresses.iter();
+        let places = addresses.filter_map(|address| self.places.get(address).copied());
+        let labels = if stack.thread.is_empty() {
+            Vec::new()
+        } else {
+            vec![Label {
+                key: THREAD,
+                value: Arc::clone(&stack.thread),
+            }]
+        };
+        let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        Sample {
+            stack: places.collect(),
+            values: vec![whole(stack.samples), whole(stack.nanos)],
+            labels,
+        }
+    }
+}
+
+fn next(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+fn account(window: &Window) -> Accounting {
+    let nanos: u64 = window.stacks.iter().map(|stack| stack.nanos).sum();
+    let cpu = window.cpu.filter(|cpu| !cpu.is_zero());
+    Accounting {
+        expected: window.expected,
+        recorded: window.stacks.iter().map(|stack| stack.samples).sum(),
+        lost: window
+            .lost
+            .iter()
+            .map(|(reason, n)| (*reason, *n))
+            .collect(),
+        truncated: window.truncated,
+        coverage: cpu.map(|cpu| Duration::from_nanos(nanos).as_secs_f64() / cpu.as_secs_f64()),
+    }
+}
+
+/// A sample more or less at either end of a window is no gap.
+const NOISE: u64 = 2;
+
+fn comments(window: &Window, accounting: &Accounting, taken: Taken<'_>) -> Vec<String> {
+    let hertz = |period: Duration| 1.0 / period.as_secs_f64();
+    let (fast, slow) = window.periods;
+    let mut out = vec![
+        format!(
+            "streamgate-agent {}, CPU samples by {} at {:.0} Hz",
+            env!("CARGO_PKG_VERSION"),
+            taken.engine,
+            hertz(fast),
+        ),
+        match (accounting.expected, window.cpu, accounting.coverage) {
+            (Some(expected), Some(cpu), Some(coverage)) => format!(
+                "coverage {coverage:.3}: {} samples recorded, {expected} expected from {:.2} s of CPU time",
+                accounting.recorded,
+                cpu.as_secs_f64()
+            ),
+            _ => format!(
+                "coverage not known: {} samples recorded, the CPU time used could not be read",
+                accounting.recorded
+            ),
+        },
+    ];
+    if fast != slow {
+        out.push(format!(
+            "the rate changed within the window ({:.0} and {:.0} Hz): read nanoseconds, not samples",
+            hertz(slow),
+            hertz(fast)
+        ));
+    }
+    let missing = accounting
+        .expected
+        .map_or(0, |expected| expected.saturating_sub(accounting.recorded));
+    let gap = accounting
+        .coverage
+        .filter(|coverage| *coverage < config::COVERAGE && missing > NOISE);
+    if let Some(coverage) = gap {
+        let cause = taken.leaves_out.map_or(String::new(), |what| {
+            format!("; this engine leaves out {what}")
+        });
+        out.push(format!(
+            "{:.0} % of the CPU time is missing from this profile{cause}; nothing was scaled up",
+            100.0 * (1.0 - coverage)
+        ));
+    }
+    for (reason, samples) in &accounting.lost {
+        out.push(format!("lost {samples} samples: {reason}"));
+    }
+    if accounting.truncated > 0 {
+        out.push(format!(
+            "{} samples were deeper than {} frames and begin at {TRUNCATED_NAME}",
+            accounting.truncated,
+            config::STACK_DEPTH
+        ));
+    }
+    out
+}

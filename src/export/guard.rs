@@ -245,10 +245,7 @@ impl Guard {
 /// Host without `:port`; `None` if the port is no number.
 fn without_port(host: &str) -> Option<&str> {
     let after_bracket = host.rfind(']').map_or(0, |end| end + 1);
-    let Some(colon) = host
-        .rfind(':')
-        .filter(|colon| *colon >= after_bracket)
-    else {
+    let Some(colon) = host.rfind(':').filter(|colon| *colon >= after_bracket) else {
         return Some(host);
     };
     let (name, port) = host.split_at(colon);
@@ -379,12 +376,22 @@ mod tests {
             ("HEAD", "/metrics", 200, ""),
             ("POST", "/debug/pprof/symbol", 200, ""),
             ("POST", "/metrics", 405, "method GET required"),
-            ("DELETE", "/debug/pprof/symbol", 405, "method GET or POST required"),
+            (
+                "DELETE",
+                "/debug/pprof/symbol",
+                405,
+                "method GET or POST required",
+            ),
             ("OPTIONS", "/debug/pprof/heap", 405, "method GET required"),
             ("get", "/metrics", 405, "method GET required"),
             ("GET", "/nope", 404, "no such endpoint; / lists them"),
             ("GET", "/metrics/", 404, "no such endpoint; / lists them"),
-            ("GET", "/%2e%2e/etc/passwd", 404, "no such endpoint; / lists them"),
+            (
+                "GET",
+                "/%2e%2e/etc/passwd",
+                404,
+                "no such endpoint; / lists them",
+            ),
             ("GET", "/debug/pprof/nope", 404, "Unknown profile"),
             ("GET", &long, 414, "request target over 4096 bytes"),
         ];
@@ -422,7 +429,10 @@ mod tests {
         assert!(ask("/metrics", after(50)).is_ok());
         assert!(ask("/metrics", after(50)).is_err());
         for _ in 0..40 {
-            assert!(ask("/metrics", after(10_000)).is_ok(), "the burst came back");
+            assert!(
+                ask("/metrics", after(10_000)).is_ok(),
+                "the burst came back"
+            );
         }
     }
 

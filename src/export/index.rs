@@ -55,7 +55,10 @@ pub(super) fn profiles(plane: &Plane) -> Reply {
     });
     let absent = endpoints::ABSENT.iter().filter_map(|row| {
         let name = row.path.strip_prefix("/debug/pprof/")?;
-        Some(format!("<tr><td>{name}<td>Absent: {}.\n", Escaped(row.reason)))
+        Some(format!(
+            "<tr><td>{name}<td>Absent: {}.\n",
+            Escaped(row.reason)
+        ))
     });
     let rows: Vec<String> = served.chain(absent).collect();
     let body = format!(

@@ -27,6 +27,8 @@ pub(crate) mod wire;
 pub(crate) mod collector;
 #[cfg_attr(not(feature = "flamegraph"), path = "flamegraph_off.rs")]
 pub(crate) mod flamegraph;
+#[cfg(test)]
+mod profile_tests;
 #[cfg(feature = "http")]
 pub(crate) mod serve;
 

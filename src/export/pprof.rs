@@ -19,6 +19,12 @@ pub(crate) fn encode(profile: &Profile) -> Vec<u8> {
     compress(&message(profile, config::PROFILE_BODY_BYTES))
 }
 
+/// The profile before compression, within another limit.
+#[cfg(test)]
+pub(super) fn encode_within(profile: &Profile, limit: usize) -> Vec<u8> {
+    message(profile, limit).as_bytes().to_vec()
+}
+
 fn compress(message: &Message) -> Vec<u8> {
     let packed = || -> io::Result<Vec<u8>> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::new(COMPRESSION));

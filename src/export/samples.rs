@@ -56,31 +56,35 @@ pub(super) fn own(
     head: impl Fn(&mut Vec<u8>),
 ) {
     let name = family.metric.name;
-    let mut values = snapshot.values(family).peekable();
-    if values.peek().is_none() {
+    let mut lines = snapshot.lines(family).peekable();
+    if lines.peek().is_none() {
         return;
     }
     head(out);
-    for (series, value) in values {
+    let exemplars = exemplars && family.metric.exemplars;
+    for (ordinal, labels, value) in lines {
         match value {
-            Value::Histogram(row) => histogram(out, family, series, &row, exemplars),
+            Value::Histogram(row) => {
+                let series = family.series.get(ordinal).filter(|_| exemplars);
+                histogram(out, family, labels, &row, series.map(AsRef::as_ref));
+            }
             Value::Total(total) => {
-                begin(out, name, "", &series.rendered);
+                begin(out, name, "", labels);
                 push_u64(out, total);
                 out.push(b'\n');
             }
             Value::Signed(number) => {
-                begin(out, name, "", &series.rendered);
+                begin(out, name, "", labels);
                 push_i64(out, number);
                 out.push(b'\n');
             }
             Value::Float(number) => {
-                begin(out, name, "", &series.rendered);
+                begin(out, name, "", labels);
                 push_f64(out, number);
                 out.push(b'\n');
             }
             Value::One => {
-                begin(out, name, "", &series.rendered);
+                begin(out, name, "", labels);
                 out.extend_from_slice(b"1\n");
             }
         }
@@ -90,9 +94,9 @@ pub(super) fn own(
 fn histogram(
     out: &mut Vec<u8>,
     family: &FamilySnapshot,
-    series: &Series,
+    labels: &[u8],
     row: &Distribution<'_>,
-    exemplars: bool,
+    exemplars: Option<&Series>,
 ) {
     let Kind::Histogram(bounds) = family.metric.kind else {
         return;
@@ -105,23 +109,23 @@ fn histogram(
     for (place, (end, total)) in ends.chain([infinite]).zip(row.totals()).enumerate() {
         if place == 0 {
             head.start = out.len();
-            begin_bucket(out, name, &series.rendered);
+            begin_bucket(out, name, labels);
             head.end = out.len();
         } else {
             out.extend_from_within(head.clone());
         }
         out.extend_from_slice(end);
         push_u64(out, total);
-        if let Some(exemplar) = series.exemplar(place).filter(|_| exemplars) {
+        if let Some(exemplar) = exemplars.and_then(|series| series.exemplar(place)) {
             push_exemplar(out, &exemplar, scale(unit));
         }
         out.push(b'\n');
         count = total;
     }
-    begin(out, name, "_sum", &series.rendered);
+    begin(out, name, "_sum", labels);
     push_f64(out, row.sum);
     out.push(b'\n');
-    begin(out, name, "_count", &series.rendered);
+    begin(out, name, "_count", labels);
     push_u64(out, count);
     out.push(b'\n');
 }
@@ -137,7 +141,7 @@ pub(super) fn foreign(out: &mut Vec<u8>, family: &ForeignFamily) {
         }
         let (sum, count) = match &series.value {
             ForeignValue::Number(number) => {
-                begin(out, name, "", &labels);
+                begin(out, name, "", labels.as_bytes());
                 push_f64(out, *number);
                 out.push(b'\n');
                 continue;
@@ -149,7 +153,7 @@ pub(super) fn foreign(out: &mut Vec<u8>, family: &ForeignFamily) {
             } => {
                 let infinite = (f64::INFINITY, *count);
                 for (bound, total) in buckets.iter().chain([&infinite]) {
-                    begin_bucket(out, name, &labels);
+                    begin_bucket(out, name, labels.as_bytes());
                     out.extend_from_slice(b"le=\"");
                     push_bound(out, *bound);
                     out.extend_from_slice(b"\"} ");
@@ -166,7 +170,7 @@ pub(super) fn foreign(out: &mut Vec<u8>, family: &ForeignFamily) {
                 for (quantile, value) in quantiles {
                     out.extend_from_slice(name.as_bytes());
                     out.push(b'{');
-                    push_labels_before(out, &labels);
+                    push_labels_before(out, labels.as_bytes());
                     out.extend_from_slice(b"quantile=\"");
                     push_bound(out, *quantile);
                     out.extend_from_slice(b"\"} ");
@@ -176,10 +180,10 @@ pub(super) fn foreign(out: &mut Vec<u8>, family: &ForeignFamily) {
                 (sum, count)
             }
         };
-        begin(out, name, "_sum", &labels);
+        begin(out, name, "_sum", labels.as_bytes());
         push_f64(out, *sum);
         out.push(b'\n');
-        begin(out, name, "_count", &labels);
+        begin(out, name, "_count", labels.as_bytes());
         push_u64(out, *count);
         out.push(b'\n');
     }
@@ -213,25 +217,25 @@ pub(super) fn help(out: &mut Vec<u8>, name: &str, text: &str, quotes: bool) {
 }
 
 /// Writes a line up to its value: `name_sum{a="b"} `.
-fn begin(out: &mut Vec<u8>, name: &str, suffix: &str, labels: &str) {
+fn begin(out: &mut Vec<u8>, name: &str, suffix: &str, labels: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(suffix.as_bytes());
     if !labels.is_empty() {
         out.push(b'{');
-        out.extend_from_slice(labels.as_bytes());
+        out.extend_from_slice(labels);
         out.push(b'}');
     }
     out.push(b' ');
 }
 
-fn begin_bucket(out: &mut Vec<u8>, name: &str, labels: &str) {
+fn begin_bucket(out: &mut Vec<u8>, name: &str, labels: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"_bucket{");
     push_labels_before(out, labels);
 }
 
-fn push_labels_before(out: &mut Vec<u8>, labels: &str) {
-    out.extend_from_slice(labels.as_bytes());
+fn push_labels_before(out: &mut Vec<u8>, labels: &[u8]) {
+    out.extend_from_slice(labels);
     if !labels.is_empty() {
         out.push(b',');
     }

@@ -13,12 +13,17 @@ pub struct Answer {
 }
 
 pub fn get(authority: &str, target: &str) -> Answer {
-    request(authority, &format!("GET {target} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n"))
+    request(
+        authority,
+        &format!("GET {target} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n"),
+    )
 }
 
 pub fn request(authority: &str, text: &str) -> Answer {
     let mut stream = TcpStream::connect(authority).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
     stream.write_all(text.as_bytes()).unwrap();
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
@@ -26,12 +31,23 @@ pub fn request(authority: &str, text: &str) -> Answer {
 }
 
 fn parse(bytes: &[u8]) -> Answer {
-    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("no end of head");
+    let end = bytes
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .expect("no end of head");
     let headers = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
     let status = headers.split(' ').nth(1).unwrap().parse().unwrap();
     let raw = &bytes[end + 4..];
-    let body = if headers.contains("transfer-encoding: chunked") { dechunk(raw) } else { raw.to_vec() };
-    Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
+    let body = if headers.contains("transfer-encoding: chunked") {
+        dechunk(raw)
+    } else {
+        raw.to_vec()
+    };
+    Answer {
+        status,
+        headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    }
 }
 
 fn dechunk(mut rest: &[u8]) -> Vec<u8> {

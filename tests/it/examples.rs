@@ -16,7 +16,13 @@ impl Example {
     fn start(name: &str, arguments: &[&str]) -> Self {
         // Cargo puts examples beside the folder of the test binaries.
         let deps = std::env::current_exe().unwrap();
-        let path: PathBuf = deps.parent().unwrap().parent().unwrap().join("examples").join(name);
+        let path: PathBuf = deps
+            .parent()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .join("examples")
+            .join(name);
         let mut child = Command::new(&path)
             .args(arguments)
             .stdout(Stdio::piped())
@@ -29,7 +35,9 @@ impl Example {
     /// The authority of the next URL that the example prints.
     fn address(&mut self) -> String {
         let line = self.lines.next().unwrap().unwrap();
-        line.trim_start_matches("http://").trim_end_matches('/').to_owned()
+        line.trim_start_matches("http://")
+            .trim_end_matches('/')
+            .to_owned()
     }
 }
 
@@ -46,7 +54,11 @@ const ANY: &str = "127.0.0.1:0";
 fn minimal_serves_metrics_and_a_profile_that_names_its_busy_function() {
     let mut example = Example::start("minimal", &[ANY]);
     let agent = example.address();
-    assert!(get(&agent, "/metrics").body.contains("\nprocess_cpu_seconds_total "));
+    assert!(
+        get(&agent, "/metrics")
+            .body
+            .contains("\nprocess_cpu_seconds_total ")
+    );
     let folded = get(&agent, "/debug/pprof/profile?seconds=1&format=folded");
     assert_eq!(folded.status, 200);
     assert!(folded.body.contains("minimal::busy"), "{}", folded.body);

@@ -232,10 +232,9 @@ fn the_door_defines_nothing_and_opens_what_the_list_says() {
         .collect();
     for item in &items {
         let plain = item.split(']').next_back().unwrap().trim();
-        assert!(
-            plain.starts_with("mod ") || plain.starts_with("pub use "),
-            "lib.rs defines: {item}"
-        );
+        let bench = plain == "pub mod bench_door;";
+        let door = plain.starts_with("mod ") || plain.starts_with("pub use ");
+        assert!(door || bench, "lib.rs defines: {item}");
     }
     let doors: Vec<String> = items
         .into_iter()

@@ -1,5 +1,11 @@
 //! The main test binary: endpoints, formats, layering, catalogue, budget. One binary, one link.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 mod budget;
 mod client;

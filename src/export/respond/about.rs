@@ -101,7 +101,10 @@ pub(super) fn agent(plane: &Plane) -> Result<Reply, Refusal> {
 fn limits(plane: &Plane) -> Limits {
     let hz = plane.config.hz();
     Limits {
-        profile_seconds: [*config::PROFILE_SECONDS.start(), *config::PROFILE_SECONDS.end()],
+        profile_seconds: [
+            *config::PROFILE_SECONDS.start(),
+            *config::PROFILE_SECONDS.end(),
+        ],
         profile_hz: [*hz.start(), *hz.end()],
         profile_readers: config::PROFILE_READERS,
         profile_body_bytes: config::PROFILE_BODY_BYTES,

@@ -52,11 +52,7 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        config: Arc<Config>,
-        published: Arc<Published>,
-    ) -> Self {
+    pub(crate) fn new(store: Arc<Store>, config: Arc<Config>, published: Arc<Published>) -> Self {
         let denied = Denied::new(&store.metrics);
         let first = std::env::args_os().next().unwrap_or_default();
         let program = Path::new(&first).file_name().unwrap_or_default();

@@ -72,8 +72,7 @@ impl Ask {
         let range = plane.config.hz();
         let wide = u64::from(*range.start())..=u64::from(*range.end());
         let hz = query.number("hz", &wide, config::HZ_DEFAULT.into())?;
-        let refused =
-            |error: Error| Refusal::new(400, Reason::Parameter, error.to_string());
+        let refused = |error: Error| Refusal::new(400, Reason::Parameter, error.to_string());
         let rate = SampleRate::new(u32::try_from(hz).unwrap_or(0), &range).map_err(refused)?;
         let format = query.word("format", &FORMATS, default)?;
         Ok(Self {
@@ -104,15 +103,15 @@ pub(super) async fn cpu(
     }
     if request.is_head() {
         // The length is known only after the work, which HEAD must not start.
-        return Ok(present(ask.format, Reply::new(200, ask.format.content_type(), Vec::new()))
-            .without_length());
+        return Ok(present(
+            ask.format,
+            Reply::new(200, ask.format.content_type(), Vec::new()),
+        )
+        .without_length());
     }
-    let running = plane.actions.begin(
-        request,
-        ask.seconds,
-        ask.rate.hz(),
-        ask.format.word(),
-    );
+    let running = plane
+        .actions
+        .begin(request, ask.seconds, ask.rate.hz(), ask.format.word());
     let reply = answer(plane, &ask).await;
     match &reply {
         Ok(reply) => running.ended(reply.status, reply.body().len()),

@@ -38,7 +38,8 @@ pub(super) async fn metrics(plane: &Plane, request: &Request) -> Result<Reply, R
     if let Ok(seconds) = seconds {
         seconds.record(asked.elapsed());
     }
-    let reply = Reply::shared(200, face.format.content_type(), body).with("Vary", "Accept, Accept-Encoding");
+    let reply = Reply::shared(200, face.format.content_type(), body)
+        .with("Vary", "Accept, Accept-Encoding");
     Ok(if face.gzip {
         reply.with("Content-Encoding", "gzip")
     } else {
@@ -54,7 +55,9 @@ fn page(plane: &Plane, face: Negotiated) -> Result<Arc<Body>, Refusal> {
     let mut bytes = Vec::new();
     match face.format {
         Format::Text => text::encode(&snapshot, &foreign, &mut bytes),
-        Format::OpenMetrics | Format::OpenMetrics001 => openmetrics::encode(&snapshot, &foreign, &mut bytes),
+        Format::OpenMetrics | Format::OpenMetrics001 => {
+            openmetrics::encode(&snapshot, &foreign, &mut bytes)
+        }
     }
     let gauge = plane
         .store

@@ -119,7 +119,10 @@ where
     let mut connection = Box::pin(connection);
     let mut stopping = pin!(async move {
         // A sender that is gone means stop as well.
-        stop.wait_for(Option::is_some).await.map(|_| ()).unwrap_or_default();
+        stop.wait_for(Option::is_some)
+            .await
+            .map(|_| ())
+            .unwrap_or_default();
     });
     let mut stopped = false;
     poll_fn(|context| {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -195,11 +195,17 @@ where
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
         let head = Head {
             target: target.to_owned(),
             method: parts.method,
-            authority: parts.uri.authority().map(|authority| authority.as_str().to_owned()),
+            authority: parts
+                .uri
+                .authority()
+                .map(|authority| authority.as_str().to_owned()),
             headers: parts.headers,
             connected: parts.extensions.get().copied(),
         };

@@ -1,15 +1,14 @@
 //! The endpoints as a warp filter.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::header::HeaderMap;
+use http::Method;
 use http_body::{Body, Frame};
 use warp::filters::BoxedFilter;
 use warp::path::Tail;
-use warp::{Filter, Stream};
+use warp::{Filter, Rejection, Stream};
 
 use super::tower::{AgentService, Connected, Head};
 
@@ -27,20 +26,25 @@ impl AgentService {
     pub fn filter(&self) -> BoxedFilter<(warp::reply::Response,)> {
         let service = self.clone();
         let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+        let below = warp::path::tail()
+            .and(query)
+            .map(|path: Tail, query: String| format!("/{}?{query}", path.as_str()));
+        let root = warp::any().map(|| "/".to_owned());
+        // CONNECT has no path, and warp 0.4.3 panics on looking for it.
+        let target = has_path().and(below).or(root).unify();
         let no_authority = warp::any().map(|| None);
         let authority = warp::host::optional().or(no_authority).unify();
         warp::method()
-            .and(warp::path::tail())
-            .and(query)
+            .and(target)
             .and(authority)
             .and(warp::header::headers_cloned())
             .and(warp::ext::optional::<Connected>())
             .and(warp::body::stream())
             .then(
-                move |method, path: Tail, query: String, authority: Option<_>, headers, connected, body| {
+                move |method, target, authority: Option<_>, headers, connected, body| {
                     let head = Head {
                         method,
-                        target: format!("/{}?{query}", path.as_str()),
+                        target,
                         authority: authority.map(|name: http::uri::Authority| name.to_string()),
                         headers,
                         connected,
@@ -55,6 +59,16 @@ impl AgentService {
             .map(warp::Reply::into_response)
             .boxed()
     }
+}
+
+fn has_path() -> impl Filter<Extract = (), Error = Rejection> + Copy {
+    let checked = warp::method().and_then(async |method: Method| {
+        if method == Method::CONNECT {
+            return Err(warp::reject::not_found());
+        }
+        Ok(())
+    });
+    checked.untuple_one()
 }
 
 /// warp's stream of a request body, as a body again.

@@ -2,221 +2,261 @@
 //! copy of it for each recording thread.
 //!
 //! Only its owner writes a cell, by a relaxed load and store; readers add the copies up. A thread
-//! gets its copy of a chunk of cells on its first write there. Past the byte cap, and for threads
+//! gets its copy of a column of cells on its first write there. Past the byte cap, and for threads
 //! without a place of their own, one shared copy takes atomic adds, so nothing is lost.
+//!
+//! A handle holds its column, so that an event follows two pointers: to the thread's copy and to
+//! the cell.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
 
-use super::thread_index::{self, SHARDS, SHARED};
+use super::thread_index::{self, PLACES};
+use crate::store::sync::{read, write};
 
-/// Cells in a chunk: 8 KiB. A full request row is 244 cells, so a thread that serves one route
-/// pays for four; half would split more rows over two chunks, double would waste more on threads
-/// that write to few series.
-pub(crate) const CHUNK_CELLS: usize = 1024;
+/// Cells in a column: 8 KiB a copy. A full request row is 244 cells, so a thread that serves one
+/// route pays for four; half would split more rows over two columns, double would waste more on
+/// threads that write to few series.
+pub(crate) const COLUMN_CELLS: usize = 1024;
 
-/// Chunks that a shard can hold: 4 Mi cells, 32 MiB.
-const CHUNKS: usize = 4096;
+/// Columns in all: 4 Mi cells, 32 MiB a copy.
+const COLUMNS: usize = 4096;
 
-type Chunk = [AtomicU64; CHUNK_CELLS];
+/// One thread's copy. Aligned so that no two threads write to one cache line.
+#[repr(align(64))]
+struct Counts([AtomicU64; COLUMN_CELLS]);
 
-struct Shard {
-    chunks: Box<[OnceLock<Box<Chunk>>]>,
+struct Column {
+    own: [OnceLock<Box<Counts>>; PLACES],
+    shared: OnceLock<Box<Counts>>,
+    budget: Arc<Budget>,
 }
 
-impl Shard {
-    fn new() -> Self {
-        Self {
-            chunks: std::iter::repeat_with(OnceLock::new).take(CHUNKS).collect(),
-        }
-    }
+struct Budget {
+    held: AtomicUsize,
+    cap: usize,
 }
 
+/// All cells of the core.
 pub(crate) struct Cells {
-    shards: [OnceLock<Shard>; SHARDS],
-    /// First cell that no series owns. Changed only by `reserve`, under the registry's lock.
-    next: AtomicUsize,
-    bytes: AtomicUsize,
-    byte_cap: usize,
+    columns: RwLock<Columns>,
+    budget: Arc<Budget>,
+}
+
+#[derive(Default)]
+struct Columns {
+    list: Vec<Arc<Column>>,
+    /// First cell that no series owns.
+    next: usize,
+}
+
+/// Where a series' cells are: what a handle holds.
+#[derive(Clone)]
+pub(crate) struct Place {
+    column: Arc<Column>,
+    offset: usize,
 }
 
 impl fmt::Debug for Cells {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cells")
-            .field("cells", &self.next.load(Ordering::Relaxed))
-            .field("bytes", &self.bytes.load(Ordering::Relaxed))
+            .field("bytes", &self.bytes())
             .finish_non_exhaustive()
     }
 }
 
-fn chunk_of(slot: usize) -> (usize, usize) {
-    (slot / CHUNK_CELLS, slot % CHUNK_CELLS)
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place")
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
 }
-
-/// What every overrun of an index falls back to; never read back.
-static SINK: AtomicU64 = AtomicU64::new(0);
 
 impl Cells {
     pub(crate) fn new(byte_cap: usize) -> Self {
+        let budget = Budget {
+            held: AtomicUsize::new(0),
+            cap: byte_cap,
+        };
         Self {
-            shards: [const { OnceLock::new() }; SHARDS],
-            next: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
-            byte_cap,
+            columns: RwLock::default(),
+            budget: Arc::new(budget),
         }
     }
 
-    /// Reserves `len` neighbouring cells inside one chunk and returns the first, or `None` when the
-    /// space is used up. The caller holds the registry's lock.
-    pub(crate) fn reserve(&self, len: usize) -> Option<u32> {
-        if len == 0 || len > CHUNK_CELLS {
+    /// Reserves `len` neighbouring cells inside one column: the slot of the first in the sums, and
+    /// their place. `None` when the space is used up.
+    pub(crate) fn reserve(&self, len: usize) -> Option<(u32, Place)> {
+        if len == 0 || len > COLUMN_CELLS {
             return None;
         }
-        let mut slot = self.next.load(Ordering::Relaxed);
-        let (_, offset) = chunk_of(slot);
-        if offset + len > CHUNK_CELLS {
-            slot += CHUNK_CELLS - offset;
+        let mut columns = write(&self.columns);
+        let mut slot = columns.next;
+        let left = COLUMN_CELLS - slot % COLUMN_CELLS;
+        if len > left {
+            slot += left;
         }
-        if slot + len > CHUNKS * CHUNK_CELLS {
+        if slot + len > COLUMNS * COLUMN_CELLS {
             return None;
         }
         let first = u32::try_from(slot).ok()?;
-        self.next.store(slot + len, Ordering::Release);
-        Some(first)
+        if slot / COLUMN_CELLS == columns.list.len() {
+            columns.list.push(Arc::new(Column::new(&self.budget)));
+            self.budget.add(size_of::<Column>());
+        }
+        columns.next = slot + len;
+        let column = Arc::clone(columns.list.last()?);
+        let offset = slot % COLUMN_CELLS;
+        Some((first, Place { column, offset }))
+    }
+
+    /// A place for any row that no sum ever shows.
+    pub(crate) fn sink(&self) -> Place {
+        Place {
+            column: Arc::new(Column::new(&self.budget)),
+            offset: 0,
+        }
     }
 
     /// Bytes held in all copies.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(crate) fn add(&self, slot: u32, value: u64) {
-        let slot = slot as usize;
-        match self.owned(slot) {
-            Some(row) => bump(row.first().unwrap_or(&SINK), value),
-            None => {
-                self.shared(slot).fetch_add(value, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Adds one event to the bucket `cell` and `sum` to the sum of the row that starts at `slot`.
-    #[inline]
-    pub(crate) fn record(&self, slot: u32, cell: usize, sum_cell: usize, sum: u64) {
-        let slot = slot as usize;
-        match self.owned(slot) {
-            Some(row) => {
-                bump(row.get(cell).unwrap_or(&SINK), 1);
-                bump(row.get(sum_cell).unwrap_or(&SINK), sum);
-            }
-            None => {
-                self.shared(slot + cell).fetch_add(1, Ordering::Relaxed);
-                self.shared(slot + sum_cell)
-                    .fetch_add(sum, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Sets a cell that is not summed over threads.
-    pub(crate) fn set(&self, slot: u32, bits: u64) {
-        self.shared(slot as usize).store(bits, Ordering::Relaxed);
-    }
-
-    /// Reads a cell that is not summed over threads.
-    pub(crate) fn get(&self, slot: u32) -> u64 {
-        self.shared(slot as usize).load(Ordering::Relaxed)
+        self.budget.held.load(Ordering::Relaxed)
     }
 
     /// Adds the copies up; the result is indexed by slot.
     pub(crate) fn sum(&self) -> Vec<u64> {
-        let cells = self.next.load(Ordering::Acquire);
+        let (columns, cells) = {
+            let columns = read(&self.columns);
+            (columns.list.clone(), columns.next)
+        };
         let mut sums = vec![0_u64; cells];
-        for shard in self.shards.iter().filter_map(OnceLock::get) {
-            for (sums, chunk) in sums.chunks_mut(CHUNK_CELLS).zip(&shard.chunks) {
-                let Some(chunk) = chunk.get() else { continue };
-                for (sum, cell) in sums.iter_mut().zip(chunk.iter()) {
+        for (sums, column) in sums.chunks_mut(COLUMN_CELLS).zip(&columns) {
+            let copies = column.own.iter().chain([&column.shared]);
+            for copy in copies.filter_map(OnceLock::get) {
+                for (sum, cell) in sums.iter_mut().zip(&copy.0) {
                     *sum = sum.wrapping_add(cell.load(Ordering::Relaxed));
                 }
             }
         }
         sums
     }
+}
 
-    /// The running thread's own copy from `slot` to the end of its chunk.
+impl Place {
     #[inline]
-    fn owned(&self, slot: usize) -> Option<&[AtomicU64]> {
-        let index = thread_index::current();
-        if index == SHARED {
-            return None;
+    pub(crate) fn add(&self, value: u64) {
+        match self.column.own() {
+            Some(copy) => bump(copy, self.offset, value),
+            None => self.column.add_shared(self.offset, value),
         }
-        let (chunk, offset) = chunk_of(slot);
-        let found = self
-            .shards
-            .get(index)?
-            .get()
-            .and_then(|shard| shard.chunks.get(chunk)?.get());
-        match found {
-            Some(chunk) => chunk.get(offset..),
-            None => self.grow(index, chunk)?.get(offset..),
+    }
+
+    /// Adds one event to the bucket `cell` and `sum` to the sum of the row.
+    #[inline]
+    pub(crate) fn record(&self, cell: usize, sum_cell: usize, sum: u64) {
+        match self.column.own() {
+            Some(copy) => {
+                bump(copy, self.offset + cell, 1);
+                bump(copy, self.offset + sum_cell, sum);
+            }
+            None => {
+                self.column.add_shared(self.offset + cell, 1);
+                self.column.add_shared(self.offset + sum_cell, sum);
+            }
+        }
+    }
+
+    /// Sets a cell that is not summed over threads.
+    pub(crate) fn set(&self, bits: u64) {
+        if let Some(cell) = self.column.shared().0.get(self.offset) {
+            cell.store(bits, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads a cell that is not summed over threads.
+    pub(crate) fn get(&self) -> u64 {
+        let cell = self.column.shared().0.get(self.offset);
+        cell.map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+}
+
+impl Column {
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            own: [const { OnceLock::new() }; PLACES],
+            shared: OnceLock::new(),
+            budget: Arc::clone(budget),
+        }
+    }
+
+    /// The running thread's own copy, if it has or gets one.
+    #[inline]
+    fn own(&self) -> Option<&Counts> {
+        let held = self.own.get(thread_index::peek()).and_then(OnceLock::get);
+        match held {
+            Some(copy) => Some(copy),
+            None => self.grow(),
         }
     }
 
     #[cold]
-    fn grow(&self, index: usize, chunk: usize) -> Option<&Chunk> {
-        let shard = self.shards.get(index)?;
-        let fresh_shard = shard.get().is_none();
-        let cost = size_of::<Chunk>()
-            + if fresh_shard {
-                CHUNKS * size_of::<OnceLock<Box<Chunk>>>()
-            } else {
-                0
-            };
-        if index != SHARED && self.bytes.load(Ordering::Relaxed) + cost > self.byte_cap {
+    fn grow(&self) -> Option<&Counts> {
+        let place = self.own.get(thread_index::assigned())?;
+        let room =
+            self.budget.held.load(Ordering::Relaxed) + size_of::<Counts>() <= self.budget.cap;
+        if place.get().is_none() && !room {
             return None;
         }
-        let place = shard.get_or_init(Shard::new).chunks.get(chunk)?;
-        let mut fresh = false;
-        let chunk = place.get_or_init(|| {
-            fresh = true;
-            Box::new([const { AtomicU64::new(0) }; CHUNK_CELLS])
-        });
-        if fresh {
-            self.bytes.fetch_add(cost, Ordering::Relaxed);
-        }
-        Some(chunk)
+        Some(self.filled(place))
     }
 
-    fn shared(&self, slot: usize) -> &AtomicU64 {
-        let (chunk, offset) = chunk_of(slot);
-        self.grow(SHARED, chunk)
-            .and_then(|chunk| chunk.get(offset))
-            .unwrap_or(&SINK)
+    fn shared(&self) -> &Counts {
+        self.filled(&self.shared)
+    }
+
+    #[cold]
+    fn add_shared(&self, offset: usize, value: u64) {
+        if let Some(cell) = self.shared().0.get(offset) {
+            cell.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+
+    fn filled<'a>(&self, place: &'a OnceLock<Box<Counts>>) -> &'a Counts {
+        place.get_or_init(|| {
+            self.budget.add(size_of::<Counts>());
+            Box::new(Counts([const { AtomicU64::new(0) }; COLUMN_CELLS]))
+        })
+    }
+}
+
+impl Budget {
+    fn add(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
 #[inline]
-fn bump(cell: &AtomicU64, by: u64) {
-    // Only this thread writes the cell, so a plain load and store lose nothing.
-    cell.store(
-        cell.load(Ordering::Relaxed).wrapping_add(by),
-        Ordering::Relaxed,
-    );
+fn bump(copy: &Counts, offset: usize, by: u64) {
+    // Only this thread writes its copy, so a plain load and store lose nothing.
+    if let Some(cell) = copy.0.get(offset) {
+        let sum = cell.load(Ordering::Relaxed).wrapping_add(by);
+        cell.store(sum, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     #[test]
     fn sums_over_threads_equal_the_events() {
-        let cells = Arc::new(Cells::new(usize::MAX));
-        let slot = cells.reserve(3).unwrap();
+        let cells = Cells::new(usize::MAX);
+        let (_, place) = cells.reserve(3).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..80 {
-                scope.spawn(|| (0..1000).for_each(|_| cells.record(slot, 1, 2, 7)));
+                scope.spawn(|| (0..1000).for_each(|_| place.record(1, 2, 7)));
             }
         });
         assert_eq!(cells.sum(), [0, 80_000, 560_000]);
@@ -225,23 +265,31 @@ mod tests {
     #[test]
     fn past_the_byte_cap_the_shared_copy_counts_on() {
         let cells = Cells::new(0);
-        let slot = cells.reserve(1).unwrap();
-        cells.add(slot, 5);
+        let (_, place) = cells.reserve(1).unwrap();
+        place.add(5);
         assert_eq!(cells.sum(), [5]);
-        assert!(
-            cells
-                .shards
-                .iter()
-                .skip(1)
-                .all(|shard| shard.get().is_none())
-        );
+        assert!(place.column.own.iter().all(|copy| copy.get().is_none()));
+        assert_eq!(cells.bytes(), size_of::<Column>() + size_of::<Counts>());
     }
 
     #[test]
-    fn a_row_never_crosses_a_chunk() {
+    fn a_row_never_crosses_a_column() {
         let cells = Cells::new(usize::MAX);
         cells.reserve(1000).unwrap();
-        assert_eq!(cells.reserve(100), Some(1024));
-        assert_eq!(cells.reserve(CHUNK_CELLS + 1), None);
+        let (slot, place) = cells.reserve(100).unwrap();
+        assert_eq!((slot, place.offset), (1024, 0));
+        assert!(cells.reserve(COLUMN_CELLS + 1).is_none());
+        place.add(3);
+        assert_eq!(cells.sum()[1024], 3);
+        assert_eq!(cells.sum().len(), 1124);
+    }
+
+    #[test]
+    fn what_goes_to_the_sink_is_in_no_sum() {
+        let cells = Cells::new(usize::MAX);
+        let (_, place) = cells.reserve(1).unwrap();
+        cells.sink().add(5);
+        place.add(1);
+        assert_eq!(cells.sum(), [1]);
     }
 }

@@ -4,9 +4,12 @@
 //! values, so ("1","12") and ("11","2") share a counter there.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::cells::Place;
 use super::exemplar::{Exemplar, ExemplarSlot};
 use super::layout::Layout;
 use crate::catalog::{Kind, Metric};
@@ -21,13 +24,12 @@ pub(crate) const OVERFLOW_LABEL: &str = "otel_metric_overflow";
 #[derive(Debug)]
 pub(crate) struct Series {
     pub(crate) slot: u32,
+    pub(super) place: Place,
     /// Place among the family's series, in order of registration.
     pub(crate) ordinal: usize,
     /// Values in the order of the family's label names; empty for the overflow series.
     pub(crate) values: Box<[Box<str>]>,
     pub(crate) overflow: bool,
-    /// `name="value"` pairs joined by commas, escaped, without braces.
-    pub(crate) rendered: Box<str>,
     pub(crate) exemplars: OnceLock<Box<[ExemplarSlot]>>,
 }
 
@@ -53,6 +55,48 @@ impl Series {
     }
 }
 
+/// The label text of a family's series and the slots of their cells, in order of registration:
+/// what a page needs, side by side in memory. Following a pointer to each of 100,000 series took
+/// most of a scrape.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Lines {
+    text: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    end: usize,
+    slot: u32,
+}
+
+impl Lines {
+    /// For each series its `name="value"` pairs, joined by commas, escaped, without braces; and the
+    /// slot of its first cell.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], u32)> + '_ {
+        let mut start = 0;
+        self.entries.iter().map(move |entry| {
+            let text = self.text.get(start..entry.end).unwrap_or_default();
+            start = entry.end;
+            (text, entry.slot)
+        })
+    }
+
+    fn text(&self, ordinal: usize) -> Option<&[u8]> {
+        let start = match ordinal.checked_sub(1) {
+            Some(before) => self.entries.get(before)?.end,
+            None => 0,
+        };
+        self.text.get(start..self.entries.get(ordinal)?.end)
+    }
+
+    fn push(&mut self, text: &str, slot: u32) {
+        self.text.extend_from_slice(text.as_bytes());
+        let end = self.text.len();
+        self.entries.push(Entry { end, slot });
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Family {
     pub(crate) metric: Metric,
@@ -63,8 +107,11 @@ pub(crate) struct Family {
 
 #[derive(Debug, Default)]
 struct State {
-    by_key: HashMap<Box<str>, Arc<Series>>,
+    /// Ordinals by the hash of the label text; a hash that is taken by another text moves on by 1.
+    by_hash: HashMap<u64, usize>,
+    hasher: RandomState,
     series: Arc<Vec<Arc<Series>>>,
+    lines: Arc<Lines>,
     overflow: Option<Arc<Series>>,
     /// Sum cells wrap after 584 years of recorded time; with 10,000 requests in flight that is 21
     /// days. Per series: the last reading and how often it wrapped.
@@ -96,7 +143,7 @@ impl Family {
     pub(crate) fn series(
         &self,
         values: &[&str],
-        admit: impl Fn(bool) -> Option<u32>,
+        admit: impl Fn(bool) -> Option<(u32, Place)>,
     ) -> Option<Arc<Series>> {
         let names = self.metric.labels.len();
         let cut: Vec<&str> = values
@@ -106,28 +153,33 @@ impl Family {
             .take(names)
             .map(|value| cut_at_char(value, LABEL_VALUE_BYTES))
             .collect();
-        let key = key_of(&cut);
+        let rendered = rendered(&self.metric, &cut);
         let mut state = lock(&self.state);
-        if let Some(found) = state.by_key.get(key.as_str()) {
-            return Some(Arc::clone(found));
-        }
+        let hash = match state.find(&rendered) {
+            Ok(found) => return Some(found),
+            Err(free) => free,
+        };
         if state.series.len() < self.metric.series_limit
-            && let Some(slot) = admit(false)
+            && let Some(cells) = admit(false)
         {
-            let series = state.admit(&self.metric, slot, &cut, false);
-            state.by_key.insert(key.into(), Arc::clone(&series));
+            let series = state.admit(cells, &cut, &rendered, false);
+            state.by_hash.insert(hash, series.ordinal);
             return Some(series);
         }
         self.overflowed.fetch_add(1, Ordering::Relaxed);
         if state.overflow.is_none() {
-            let slot = admit(true)?;
-            state.overflow = Some(state.admit(&self.metric, slot, &[], true));
+            let cells = admit(true)?;
+            let mut rendered = String::new();
+            push_label(&mut rendered, OVERFLOW_LABEL, "true");
+            state.overflow = Some(state.admit(cells, &[], &rendered, true));
         }
         state.overflow.clone()
     }
 
-    pub(crate) fn all(&self) -> Arc<Vec<Arc<Series>>> {
-        Arc::clone(&lock(&self.state).series)
+    /// All series, and their lines in the same order.
+    pub(crate) fn all(&self) -> (Arc<Vec<Arc<Series>>>, Arc<Lines>) {
+        let state = lock(&self.state);
+        (Arc::clone(&state.series), Arc::clone(&state.lines))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -141,11 +193,11 @@ impl Family {
             return Vec::new();
         };
         let mut state = lock(&self.state);
-        let series = Arc::clone(&state.series);
-        state.sums.resize(series.len(), (0, 0));
-        let readings = series
+        let lines = Arc::clone(&state.lines);
+        state.sums.resize(lines.entries.len(), (0, 0));
+        let readings = lines
             .iter()
-            .map(|series| cells.get(series.slot as usize + layout.sum_cell()).copied());
+            .map(|(_, slot)| cells.get(slot as usize + layout.sum_cell()).copied());
         for ((last, wraps), now) in state.sums.iter_mut().zip(readings) {
             let Some(now) = now else { continue };
             // Cells only grow and readings are taken in order, so a step back is a wrap.
@@ -159,36 +211,53 @@ impl Family {
 }
 
 impl State {
+    /// The series with this label text, or the hash under which it would be entered.
+    fn find(&self, rendered: &str) -> Result<Arc<Series>, u64> {
+        let mut hash = self.hasher.hash_one(rendered);
+        while let Some(ordinal) = self.by_hash.get(&hash) {
+            let held = self.lines.text(*ordinal);
+            if held == Some(rendered.as_bytes())
+                && let Some(series) = self.series.get(*ordinal)
+            {
+                return Ok(Arc::clone(series));
+            }
+            hash = hash.wrapping_add(1);
+        }
+        Err(hash)
+    }
+
     fn admit(
         &mut self,
-        metric: &Metric,
-        slot: u32,
+        (slot, place): (u32, Place),
         values: &[&str],
+        rendered: &str,
         overflow: bool,
     ) -> Arc<Series> {
-        let values: Box<[Box<str>]> = values.iter().map(|value| Box::from(*value)).collect();
-        let mut rendered = String::new();
-        if overflow {
-            push_label(&mut rendered, OVERFLOW_LABEL, "true");
-        }
-        for (name, value) in metric.labels.iter().zip(&values) {
-            // An empty value and an absent label are the same thing to Prometheus.
-            if !value.is_empty() {
-                push_label(&mut rendered, name, value);
-            }
-        }
         let series = Arc::new(Series {
             slot,
+            place,
             ordinal: self.series.len(),
-            values,
+            values: values.iter().map(|value| Box::from(*value)).collect(),
             overflow,
-            rendered: rendered.into(),
             exemplars: OnceLock::new(),
         });
-        // Copies only while a snapshot still holds the old list.
+        // Copies only while a snapshot still holds the old lists.
         Arc::make_mut(&mut self.series).push(Arc::clone(&series));
+        Arc::make_mut(&mut self.lines).push(rendered, slot);
         series
     }
+}
+
+/// The label text of these values. Distinct value lists have distinct texts: names are distinct,
+/// quotes are escaped, and an empty value is nothing but an absent label.
+fn rendered(metric: &Metric, values: &[&str]) -> String {
+    let mut text = String::new();
+    for (name, value) in metric.labels.iter().zip(values) {
+        if !value.is_empty() {
+            push_label(&mut text, name, value);
+        }
+    }
+    text
 }
 
 /// Appends `name="value"`, escaped as both text formats ask.
@@ -209,17 +278,6 @@ pub(crate) fn push_label(out: &mut String, name: &str, value: &str) {
     out.push('"');
 }
 
-/// Lengths first, so that no two sets share a key.
-fn key_of(values: &[&str]) -> String {
-    let mut key = String::with_capacity(values.iter().map(|value| value.len() + 4).sum());
-    for value in values {
-        key.push_str(&value.len().to_string());
-        key.push(':');
-        key.push_str(value);
-    }
-    key
-}
-
 fn cut_at_char(value: &str, bytes: usize) -> &str {
     value
         .get(..value.floor_char_boundary(bytes))
@@ -229,11 +287,16 @@ fn cut_at_char(value: &str, bytes: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::Cell;
+    use crate::store::metrics::cells::Cells;
 
-    fn admit_all() -> impl Fn(bool) -> Option<u32> {
-        let next = Cell::new(0);
-        move |_| Some(next.replace(next.get() + 1))
+    fn admit_all() -> impl Fn(bool) -> Option<(u32, Place)> {
+        let cells = Cells::new(usize::MAX);
+        move |_| cells.reserve(1)
+    }
+
+    fn text(family: &Family, ordinal: usize) -> String {
+        let (_, lines) = family.all();
+        String::from_utf8(lines.iter().nth(ordinal).unwrap().0.to_vec()).unwrap()
     }
 
     const PAIR: Metric = Metric::counter("pair_total", "Pairs.").labels(&["a", "b"]);
@@ -258,7 +321,21 @@ mod tests {
             .collect();
         assert_eq!(slots, [0, 1, 2, 2, 0]);
         assert_eq!(family.overflowed.load(Ordering::Relaxed), 2);
-        assert_eq!(&*family.all()[2].rendered, "otel_metric_overflow=\"true\"");
+        assert_eq!(text(&family, 2), "otel_metric_overflow=\"true\"");
+    }
+
+    #[test]
+    fn texts_whose_hashes_meet_stay_apart() {
+        let family = Family::new(PAIR);
+        let admit = admit_all();
+        family.series(&["one", ""], &admit);
+        // As if "two" had been entered first under the hash of "three".
+        let hash = lock(&family.state).hasher.hash_one("a=\"three\"");
+        lock(&family.state).by_hash.insert(hash, 0);
+        let three = family.series(&["three", ""], &admit).unwrap();
+        assert_eq!(three.ordinal, 1);
+        let again = family.series(&["three", ""], &admit).unwrap();
+        assert!(Arc::ptr_eq(&three, &again));
     }
 
     #[test]
@@ -268,7 +345,7 @@ mod tests {
         let series = family
             .series(&["a\"b\\c\nd", &"é".repeat(100)], &admit)
             .unwrap();
-        assert!(series.rendered.starts_with(r#"a="a\"b\\c\nd",b="é"#));
+        assert!(text(&family, 0).starts_with(r#"a="a\"b\\c\nd",b="é"#));
         assert_eq!(series.values[1].len(), 128);
     }
 }

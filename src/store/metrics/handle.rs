@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::cells::Cells;
+use super::cells::Place;
 use super::exemplar::{ExemplarSlot, TraceContext};
 use super::family::Series;
 use super::layout::Layout;
@@ -21,27 +21,15 @@ pub(crate) fn to_bits(value: f64) -> u64 {
     }
 }
 
-#[derive(Clone)]
-struct Place {
-    cells: Arc<Cells>,
-    slot: u32,
-}
-
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone)]
+        #[derive(Debug, Clone)]
         pub struct $name(Place);
 
         impl $name {
-            pub(crate) fn new(cells: Arc<Cells>, slot: u32) -> Self {
-                Self(Place { cells, slot })
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name)).field("slot", &self.0.slot).finish()
+            pub(crate) fn new(place: Place) -> Self {
+                Self(place)
             }
         }
     };
@@ -60,7 +48,7 @@ impl Counter {
     /// Adds `events`.
     #[inline]
     pub fn add(&self, events: u64) {
-        self.0.cells.add(self.0.slot, events);
+        self.0.add(events);
     }
 
     /// Adds one event.
@@ -79,7 +67,7 @@ impl UpDown {
     /// Adds a difference, which may be negative.
     #[inline]
     pub fn add(&self, difference: i64) {
-        self.0.cells.add(self.0.slot, difference.cast_unsigned());
+        self.0.add(difference.cast_unsigned());
     }
 
     /// Raises the number by one until the guard is dropped.
@@ -108,12 +96,12 @@ handle! {
 impl Gauge {
     /// Sets the value; NaN makes it absent.
     pub fn set(&self, value: f64) {
-        self.0.cells.set(self.0.slot, to_bits(value));
+        self.0.set(to_bits(value));
     }
 
     /// Makes the value absent: not known is not zero.
     pub fn clear(&self) {
-        self.0.cells.set(self.0.slot, ABSENT);
+        self.0.set(ABSENT);
     }
 }
 
@@ -127,12 +115,12 @@ impl ObservedCounter {
     /// one below zero, or NaN, is no total and makes it absent.
     pub fn set(&self, total: f64) {
         let known = if total >= 0.0 { total } else { f64::NAN };
-        self.0.cells.set(self.0.slot, to_bits(known));
+        self.0.set(to_bits(known));
     }
 
     /// The last total, `None` before the first reading.
     pub fn get(&self) -> Option<f64> {
-        let bits = self.0.cells.get(self.0.slot);
+        let bits = self.0.get();
         (bits != ABSENT).then(|| f64::from_bits(bits))
     }
 }
@@ -149,20 +137,15 @@ pub struct Histogram {
 impl fmt::Debug for Histogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Histogram")
-            .field("slot", &self.place.slot)
+            .field("place", &self.place)
             .finish_non_exhaustive()
     }
 }
 
 impl Histogram {
-    pub(crate) fn new(
-        cells: Arc<Cells>,
-        slot: u32,
-        layout: &'static Layout,
-        series: Option<Arc<Series>>,
-    ) -> Self {
+    pub(crate) fn new(place: Place, layout: &'static Layout, series: Option<Arc<Series>>) -> Self {
         Self {
-            place: Place { cells, slot },
+            place,
             layout,
             series,
         }
@@ -174,16 +157,14 @@ impl Histogram {
     /// Two relaxed loads and stores on the thread's own cells and at most four comparisons.
     #[inline]
     pub fn record(&self, duration: Duration) {
-        self.record_value(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+        self.record_value(nanos(duration));
     }
 
     /// Records a value in the smallest unit: nanoseconds, bytes or things.
     #[inline]
     pub fn record_value(&self, value: u64) {
         let cell = self.layout.cell(value);
-        self.place
-            .cells
-            .record(self.place.slot, cell, self.layout.sum_cell(), value);
+        self.place.record(cell, self.layout.sum_cell(), value);
     }
 
     /// Records a duration and offers the trace of its request as an exemplar.
@@ -191,7 +172,7 @@ impl Histogram {
     /// Pass a trace only if its span is kept, or the link leads nowhere.
     #[inline]
     pub fn record_traced(&self, duration: Duration, trace: Option<TraceContext>) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanos(duration);
         self.record_value(nanos);
         if let (Some(trace), Some(series)) = (trace, &self.series) {
             self.offer(series, trace, nanos);
@@ -211,6 +192,13 @@ impl Histogram {
             slot.offer(trace, value, now);
         }
     }
+}
+
+/// Whole nanoseconds; what does not fit counts as the largest.
+#[inline]
+fn nanos(duration: Duration) -> u64 {
+    let whole = duration.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 /// Wall time for people and links; 0 if the clock stands before 1970.

@@ -14,19 +14,27 @@ use crate::catalog::bounds::Bounds;
 /// Native schema of full rows: 2^3 cells per octave.
 pub(crate) const SCHEMA: i32 = 3;
 
-/// Guess table: 8 parts of each power of two of a 64-bit value.
-const GUESSES: usize = 64 * 8;
+/// Bits after the leading one that the guess looks at: 16 parts of each power of two. With 8 parts
+/// up to three bounds would lie between a guess and the truth, with 16 at most `STEPS`.
+const PART_BITS: u32 = 4;
+const PARTS: usize = 1 << PART_BITS;
+const GUESSES: usize = 64 * PARTS;
+
+/// Bounds that one part can hold.
+const STEPS: usize = 2;
 
 #[derive(Debug)]
 pub(crate) struct Layout {
-    /// Upper bounds, inclusive, ascending, in the smallest unit. One more cell lies above the last.
-    uppers: Box<[u64]>,
+    /// Upper bounds, inclusive, ascending, in the smallest unit, then `STEPS` that nothing exceeds.
+    /// One more cell lies above the last true one.
+    padded: Box<[u64]>,
+    buckets: usize,
     /// For each classic bound the number of cells at or below it.
     classic_ends: Box<[usize]>,
     classic: &'static [u64],
     /// For each cell with an upper bound its native bucket index; `None` for the underflow cell.
     native: Box<[Option<i32>]>,
-    guess: Box<[u16; GUESSES]>,
+    guess: [u16; GUESSES],
 }
 
 static LAYOUTS: [OnceLock<Layout>; 6] = [const { OnceLock::new() }; 6];
@@ -66,13 +74,16 @@ impl Layout {
                     .filter(|_| *upper > native_upper_nanos(low * 8))
             })
             .collect();
-        let mut guess = Box::new([0_u16; GUESSES]);
+        let mut guess = [0_u16; GUESSES];
         for (key, first) in guess.iter_mut().enumerate() {
             let cell = uppers.partition_point(|upper| *upper < smallest(key));
             *first = u16::try_from(cell).unwrap_or(u16::MAX);
         }
+        let buckets = uppers.len() + 1;
+        uppers.extend([u64::MAX; STEPS]);
         Self {
-            uppers: uppers.into(),
+            padded: uppers.into(),
+            buckets,
             classic_ends,
             classic,
             native,
@@ -82,32 +93,41 @@ impl Layout {
 
     /// Cells of a row: the buckets, the one above the last bound, and the sum.
     pub(crate) fn cells(&self) -> usize {
-        self.uppers.len() + 2
+        self.buckets + 1
     }
 
     /// Buckets of a row, the one above the last bound included.
     pub(crate) fn buckets(&self) -> usize {
-        self.uppers.len() + 1
+        self.buckets
     }
 
     /// The place of the sum in a row.
+    #[inline]
     pub(crate) fn sum_cell(&self) -> usize {
-        self.uppers.len() + 1
+        self.buckets
     }
 
     /// The cell that counts `value`.
     #[inline]
     pub(crate) fn cell(&self, value: u64) -> usize {
-        let mut cell = usize::from(*self.guess.get(guess_key(value)).unwrap_or(&0));
-        while self.uppers.get(cell).is_some_and(|upper| value > *upper) {
-            cell += 1;
-        }
-        cell
+        let guess = usize::from(*self.guess.get(guess_key(value)).unwrap_or(&0));
+        // Both comparisons always, as durations are random and a branch would be mispredicted.
+        let ahead = self
+            .padded
+            .get(guess..)
+            .and_then(<[u64]>::first_chunk::<STEPS>);
+        ahead.map_or(guess, |ahead| {
+            guess
+                + ahead
+                    .iter()
+                    .map(|upper| usize::from(value > *upper))
+                    .sum::<usize>()
+        })
     }
 
     /// Upper bounds of the cells in the smallest unit.
     pub(crate) fn uppers(&self) -> &[u64] {
-        &self.uppers
+        self.padded.get(..self.buckets - 1).unwrap_or_default()
     }
 
     /// The classic bounds, each with the number of cells at or below it.
@@ -139,7 +159,7 @@ impl Layout {
         let rank = quantile.clamp(0.0, 1.0) * total as f64;
         let mut below = 0_u64;
         let mut lower = 0.0;
-        for (count, upper) in buckets.iter().zip(&self.uppers) {
+        for (count, upper) in buckets.iter().zip(self.uppers()) {
             let upper = *upper as f64;
             if *count > 0 && (below + count) as f64 >= rank {
                 let share = ((rank - below as f64) / *count as f64).clamp(0.0, 1.0);
@@ -163,22 +183,23 @@ fn native_upper_nanos(index: i32) -> u64 {
     ((f64::from(index) / 8.0).exp2() * 1e9 + 1e-6).floor() as u64
 }
 
+#[inline]
 fn guess_key(value: u64) -> usize {
-    if value < 8 {
+    if value < PARTS as u64 {
         return usize::try_from(value).unwrap_or(0);
     }
     let octave = value.ilog2();
-    let part = (value >> (octave - 3)) & 7;
-    octave as usize * 8 + usize::try_from(part).unwrap_or(0)
+    let part = (value >> (octave - PART_BITS)) & (PARTS as u64 - 1);
+    octave as usize * PARTS + usize::try_from(part).unwrap_or(0)
 }
 
 /// The smallest value with this key.
 fn smallest(key: usize) -> u64 {
-    let (octave, part) = (key / 8, key as u64 % 8);
-    if octave < 3 {
-        return if key < 8 { key as u64 } else { 0 };
+    let (octave, part) = (key / PARTS, key % PARTS);
+    if octave < PART_BITS as usize {
+        return if key < PARTS { key as u64 } else { 0 };
     }
-    (8 + part) << (octave - 3)
+    ((PARTS + part) as u64) << (octave - PART_BITS as usize)
 }
 
 #[cfg(test)]
@@ -243,6 +264,17 @@ mod tests {
                 }
                 value += value / 16 + 1;
             }
+        }
+    }
+
+    #[test]
+    fn no_part_holds_more_bounds_than_are_compared() {
+        for bounds in ALL {
+            let mut held = std::collections::HashMap::new();
+            for upper in Layout::of(bounds).uppers() {
+                *held.entry(guess_key(*upper)).or_insert(0) += 1;
+            }
+            assert!(held.values().all(|count| *count <= STEPS), "{bounds:?}");
         }
     }
 

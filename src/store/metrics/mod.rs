@@ -31,7 +31,7 @@ use crate::catalog::{Kind, Metric, Signal};
 use crate::error::Error;
 use crate::store::sync::{lock, read, write};
 
-use cells::Cells;
+use cells::{Cells, Place};
 
 /// Labels that one family may have.
 const LABELS: usize = 10;
@@ -47,7 +47,7 @@ pub(crate) struct MetricsLimits {
 
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    cells: Arc<Cells>,
+    cells: Cells,
     families: RwLock<Families>,
     /// Label sets held. The lock orders reservations; it is never taken together with `families`.
     series: Mutex<usize>,
@@ -56,7 +56,7 @@ pub(crate) struct Metrics {
     reading: Mutex<()>,
     limits: MetricsLimits,
     /// Takes events that found no place at all, so that recording code need not know.
-    sink: u32,
+    sink: Place,
 }
 
 #[derive(Debug, Default)]
@@ -68,9 +68,8 @@ struct Families {
 
 impl Metrics {
     pub(crate) fn new(limits: MetricsLimits) -> Self {
-        let cells = Arc::new(Cells::new(limits.bytes));
-        // The longest row, so that any handle may point here.
-        let sink = cells.reserve(cells::CHUNK_CELLS).unwrap_or(0);
+        let cells = Cells::new(limits.bytes);
+        let sink = cells.sink();
         Self {
             cells,
             families: RwLock::default(),
@@ -86,8 +85,8 @@ impl Metrics {
     /// # Errors
     /// Out of range if the family's name, kind or labels do not fit.
     pub(crate) fn counter(&self, metric: &Metric, values: &[&str]) -> Result<Counter, Error> {
-        let slot = self.slot(metric, values, |kind| kind == Kind::Counter, "Counter")?;
-        Ok(Counter::new(Arc::clone(&self.cells), slot))
+        let place = self.place(metric, values, |kind| kind == Kind::Counter, "Counter")?;
+        Ok(Counter::new(place))
     }
 
     /// The up-down number of these label values.
@@ -95,8 +94,8 @@ impl Metrics {
     /// # Errors
     /// Out of range if the family's name, kind or labels do not fit.
     pub(crate) fn up_down(&self, metric: &Metric, values: &[&str]) -> Result<UpDown, Error> {
-        let slot = self.slot(metric, values, |kind| kind == Kind::UpDown, "UpDown")?;
-        Ok(UpDown::new(Arc::clone(&self.cells), slot))
+        let place = self.place(metric, values, |kind| kind == Kind::UpDown, "UpDown")?;
+        Ok(UpDown::new(place))
     }
 
     /// The gauge of these label values, absent until it is set.
@@ -104,8 +103,8 @@ impl Metrics {
     /// # Errors
     /// Out of range if the family's name, kind or labels do not fit.
     pub(crate) fn gauge(&self, metric: &Metric, values: &[&str]) -> Result<Gauge, Error> {
-        let slot = self.slot(metric, values, |kind| kind == Kind::Gauge, "Gauge")?;
-        Ok(Gauge::new(Arc::clone(&self.cells), slot))
+        let place = self.place(metric, values, |kind| kind == Kind::Gauge, "Gauge")?;
+        Ok(Gauge::new(place))
     }
 
     /// The observed counter of these label values, absent until it is set.
@@ -118,8 +117,8 @@ impl Metrics {
         values: &[&str],
     ) -> Result<ObservedCounter, Error> {
         let fits = |kind| kind == Kind::ObservedCounter;
-        let slot = self.slot(metric, values, fits, "ObservedCounter")?;
-        Ok(ObservedCounter::new(Arc::clone(&self.cells), slot))
+        let place = self.place(metric, values, fits, "ObservedCounter")?;
+        Ok(ObservedCounter::new(place))
     }
 
     /// The histogram of these label values.
@@ -136,14 +135,9 @@ impl Metrics {
             return Err(Error::out_of_range("metric kind", "Histogram", metric.name));
         };
         let series = self.admit(&family, values);
-        let slot = series.as_ref().map_or(self.sink, |series| series.slot);
+        let place = self.place_of(series.as_deref());
         let series = series.filter(|_| metric.exemplars);
-        Ok(Histogram::new(
-            Arc::clone(&self.cells),
-            slot,
-            layout,
-            series,
-        ))
+        Ok(Histogram::new(place, layout, series))
     }
 
     /// Shows a family whose labels are its message.
@@ -151,25 +145,25 @@ impl Metrics {
     /// # Errors
     /// Out of range if the family's name, kind or labels do not fit.
     pub(crate) fn info(&self, metric: &Metric, values: &[&str]) -> Result<(), Error> {
-        self.slot(metric, values, |kind| kind == Kind::Info, "Info")
+        self.place(metric, values, |kind| kind == Kind::Info, "Info")
             .map(|_| ())
     }
 
     /// A counter of a catalogue row, whose shape always fits: hosts are refused its name.
     pub(crate) fn own_counter(&self, row: &Metric, values: &[&str]) -> Counter {
-        let sink = || Counter::new(Arc::clone(&self.cells), self.sink);
+        let sink = || Counter::new(self.sink.clone());
         self.counter(row, values).unwrap_or_else(|_| sink())
     }
 
     /// An up-down number of a catalogue row.
     pub(crate) fn own_up_down(&self, row: &Metric, values: &[&str]) -> UpDown {
-        let sink = || UpDown::new(Arc::clone(&self.cells), self.sink);
+        let sink = || UpDown::new(self.sink.clone());
         self.up_down(row, values).unwrap_or_else(|_| sink())
     }
 
     /// A gauge of a catalogue row.
     pub(crate) fn own_gauge(&self, row: &Metric, values: &[&str]) -> Gauge {
-        let sink = || Gauge::new(Arc::clone(&self.cells), self.sink);
+        let sink = || Gauge::new(self.sink.clone());
         self.gauge(row, values).unwrap_or_else(|_| sink())
     }
 
@@ -179,7 +173,7 @@ impl Metrics {
             Kind::Histogram(bounds) => Layout::of(bounds),
             _ => Layout::of(Bounds::Wait),
         };
-        let sink = || Histogram::new(Arc::clone(&self.cells), self.sink, layout(), None);
+        let sink = || Histogram::new(self.sink.clone(), layout(), None);
         self.histogram(row, values).unwrap_or_else(|_| sink())
     }
 
@@ -196,10 +190,11 @@ impl Metrics {
         let families = families
             .iter()
             .zip(listed)
-            .map(|(family, series)| FamilySnapshot {
+            .map(|(family, (series, lines))| FamilySnapshot {
                 metric: family.metric,
                 layout: family.layout,
                 series,
+                lines,
                 wraps: family.wraps(&cells),
             })
             .collect();
@@ -228,17 +223,19 @@ impl Metrics {
             .collect()
     }
 
-    fn slot(
+    fn place(
         &self,
         metric: &Metric,
         values: &[&str],
         fits: impl Fn(Kind) -> bool,
         wanted: &'static str,
-    ) -> Result<u32, Error> {
+    ) -> Result<Place, Error> {
         let family = self.family(metric, fits, wanted)?;
-        Ok(self
-            .admit(&family, values)
-            .map_or(self.sink, |series| series.slot))
+        Ok(self.place_of(self.admit(&family, values).as_deref()))
+    }
+
+    fn place_of(&self, series: Option<&Series>) -> Place {
+        series.map_or_else(|| self.sink.clone(), |series| series.place.clone())
     }
 
     fn family(
@@ -284,12 +281,12 @@ impl Metrics {
             if !overflow && *held >= self.limits.series {
                 return None;
             }
-            let slot = self.cells.reserve(family.cells())?;
+            let (slot, place) = self.cells.reserve(family.cells())?;
             if absent_at_first {
-                self.cells.set(slot, handle::ABSENT);
+                place.set(handle::ABSENT);
             }
             *held += 1;
-            Some(slot)
+            Some((slot, place))
         })
     }
 }
@@ -335,10 +332,10 @@ fn check_shape(metric: &Metric) -> Result<(), Error> {
             .iter()
             .take(place)
             .any(|earlier| earlier == label);
-        if twice || !is_label_name(label) || *label == "le" {
+        if twice || !is_label_name(label) || ["le", family::OVERFLOW_LABEL].contains(label) {
             return Err(Error::out_of_range(
                 "label name",
-                "a distinct [a-zA-Z_][a-zA-Z0-9_]* other than le",
+                "a distinct [a-zA-Z_][a-zA-Z0-9_]* other than le and otel_metric_overflow",
                 label,
             ));
         }

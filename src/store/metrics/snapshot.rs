@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::family::Series;
+use super::family::{Lines, Series};
 use super::handle::ABSENT;
 use super::layout::Layout;
 use crate::catalog::{Kind, Metric, Unit};
@@ -21,6 +21,8 @@ pub(crate) struct FamilySnapshot {
     pub(crate) metric: Metric,
     pub(crate) layout: Option<&'static Layout>,
     pub(crate) series: Arc<Vec<Arc<Series>>>,
+    /// Of the same series, in the same order.
+    pub(crate) lines: Arc<Lines>,
     pub(crate) wraps: Vec<u64>,
 }
 
@@ -102,13 +104,34 @@ impl Snapshot {
         })
     }
 
+    /// Every series of a family that has a value: its ordinal, its label text, and the value.
+    pub(crate) fn lines<'a>(
+        &'a self,
+        family: &'a FamilySnapshot,
+    ) -> impl Iterator<Item = (usize, &'a [u8], Value<'a>)> + 'a {
+        let lines = family.lines.iter().enumerate();
+        lines.filter_map(move |(ordinal, (text, slot))| {
+            let value = self.value_at(family, ordinal, slot)?;
+            Some((ordinal, text, value))
+        })
+    }
+
     /// The value of one series; `None` where it is not known.
     pub(crate) fn value<'a>(
         &'a self,
         family: &'a FamilySnapshot,
         series: &Series,
     ) -> Option<Value<'a>> {
-        let slot = series.slot as usize;
+        self.value_at(family, series.ordinal, series.slot)
+    }
+
+    fn value_at<'a>(
+        &'a self,
+        family: &'a FamilySnapshot,
+        ordinal: usize,
+        slot: u32,
+    ) -> Option<Value<'a>> {
+        let slot = slot as usize;
         let cell = *self.cells.get(slot)?;
         match (family.metric.kind, family.layout) {
             (Kind::Counter, _) => Some(Value::Total(cell)),
@@ -120,7 +143,7 @@ impl Snapshot {
             (Kind::Histogram(_), Some(layout)) => {
                 let row = self.cells.get(slot..slot + layout.cells())?;
                 let low = *row.get(layout.sum_cell())?;
-                let wraps = family.wraps.get(series.ordinal).copied().unwrap_or(0);
+                let wraps = family.wraps.get(ordinal).copied().unwrap_or(0);
                 let sum = (low as f64 + wraps as f64 * 2_f64.powi(64)) / scale(family.metric.unit);
                 let cells = row.get(..layout.buckets())?;
                 Some(Value::Histogram(Distribution { layout, cells, sum }))

@@ -1,23 +1,22 @@
 //! A small number for each recording thread, reused after the thread has ended.
 //!
-//! Reading it costs one load of a const thread-local. Index 0 means "no place of its own": a thread
-//! past the 63rd, or one whose thread-locals are already gone.
+//! Reading it costs one load of a const thread-local. A thread past the 63rd, or one whose
+//! thread-locals are already gone, has no place of its own.
 
 use std::cell::Cell;
 use std::sync::Mutex;
 
 use crate::store::sync::lock;
 
-/// Places, the shared one included.
+/// Threads that have a place of their own at one time.
 ///
 /// Two cores need no more than their workers; a blocking pool has up to 512 threads, and the 64th
 /// thread pays 6 ns for a shared atomic add instead of 4 ns (design measurement), so more places
 /// would buy little and cost a row of memory each.
-pub(crate) const SHARDS: usize = 64;
+pub(crate) const PLACES: usize = 63;
 
-/// The place that many threads share.
-pub(crate) const SHARED: usize = 0;
-
+/// Any index from `PLACES` on is no place; these two say why.
+const SHARED: usize = usize::MAX - 1;
 const UNASSIGNED: usize = usize::MAX;
 
 thread_local! {
@@ -27,7 +26,7 @@ thread_local! {
 
 static FREE: Mutex<Free> = Mutex::new(Free {
     returned: Vec::new(),
-    next: 1,
+    next: 0,
 });
 
 struct Free {
@@ -42,20 +41,24 @@ struct Lease;
 impl Drop for Lease {
     fn drop(&mut self) {
         let index = INDEX.replace(SHARED);
-        if index != SHARED && index != UNASSIGNED {
+        if index < PLACES {
             lock(&FREE).returned.push(index);
         }
     }
 }
 
-/// The place of the running thread, `SHARED` if it has none of its own.
+/// The place of the running thread if it already has one; otherwise at least `PLACES`.
 #[inline]
-pub(crate) fn current() -> usize {
+pub(crate) fn peek() -> usize {
+    INDEX.get()
+}
+
+/// The place of the running thread, assigned now if it can have one; otherwise at least `PLACES`.
+pub(crate) fn assigned() -> usize {
     let index = INDEX.get();
     if index == UNASSIGNED { assign() } else { index }
 }
 
-#[cold]
 fn assign() -> usize {
     // The lease first: where thread-locals are being torn down, nobody would give the place back.
     if LEASE.try_with(|_| ()).is_err() {
@@ -65,7 +68,7 @@ fn assign() -> usize {
         let mut free = lock(&FREE);
         match free.returned.pop() {
             Some(index) => index,
-            None if free.next < SHARDS => {
+            None if free.next < PLACES => {
                 free.next += 1;
                 free.next - 1
             }
@@ -82,10 +85,10 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_its_index_and_a_later_thread_adopts_it() {
-        let first = std::thread::spawn(|| (current(), current()))
+        let first = std::thread::spawn(|| (peek(), assigned(), peek()))
             .join()
             .unwrap();
-        assert_eq!(first.0, first.1);
-        assert_ne!(first.0, UNASSIGNED);
+        assert_eq!(first.0, UNASSIGNED);
+        assert_eq!(first.1, first.2);
     }
 }

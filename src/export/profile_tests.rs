@@ -1,0 +1,538 @@
+//! One corpus of profiles, every encoder, one decoder that is not ours: all agree on the totals.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::read::GzDecoder;
+use prost::Message as _;
+
+use super::{flamegraph, folded, pprof};
+use crate::store::profile::{
+    Accounting, CPU, Function, Label, Line, Location, Mapping, Profile, SAMPLES, Sample, THREAD,
+};
+
+/// profile.proto as its authors publish it, without the fields that nobody here writes.
+mod proto {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Profile {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) sample_type: Vec<ValueType>,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) sample: Vec<Sample>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) mapping: Vec<Mapping>,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) location: Vec<Location>,
+        #[prost(message, repeated, tag = "5")]
+        pub(super) function: Vec<Function>,
+        #[prost(string, repeated, tag = "6")]
+        pub(super) string_table: Vec<String>,
+        #[prost(int64, tag = "9")]
+        pub(super) time_nanos: i64,
+        #[prost(int64, tag = "10")]
+        pub(super) duration_nanos: i64,
+        #[prost(message, optional, tag = "11")]
+        pub(super) period_type: Option<ValueType>,
+        #[prost(int64, tag = "12")]
+        pub(super) period: i64,
+        #[prost(int64, repeated, tag = "13")]
+        pub(super) comment: Vec<i64>,
+        #[prost(int64, tag = "14")]
+        pub(super) default_sample_type: i64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct ValueType {
+        #[prost(int64, tag = "1")]
+        pub(super) kind: i64,
+        #[prost(int64, tag = "2")]
+        pub(super) unit: i64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Sample {
+        #[prost(uint64, repeated, tag = "1")]
+        pub(super) location_id: Vec<u64>,
+        #[prost(int64, repeated, tag = "2")]
+        pub(super) value: Vec<i64>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) label: Vec<Label>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Label {
+        #[prost(int64, tag = "1")]
+        pub(super) key: i64,
+        #[prost(int64, tag = "2")]
+        pub(super) str: i64,
+        #[prost(int64, tag = "3")]
+        pub(super) num: i64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Mapping {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(uint64, tag = "2")]
+        pub(super) memory_start: u64,
+        #[prost(uint64, tag = "3")]
+        pub(super) memory_limit: u64,
+        #[prost(uint64, tag = "4")]
+        pub(super) file_offset: u64,
+        #[prost(int64, tag = "5")]
+        pub(super) filename: i64,
+        #[prost(int64, tag = "6")]
+        pub(super) build_id: i64,
+        #[prost(bool, tag = "7")]
+        pub(super) has_functions: bool,
+        #[prost(bool, tag = "8")]
+        pub(super) has_filenames: bool,
+        #[prost(bool, tag = "9")]
+        pub(super) has_line_numbers: bool,
+        #[prost(bool, tag = "10")]
+        pub(super) has_inline_frames: bool,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Location {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(uint64, tag = "2")]
+        pub(super) mapping_id: u64,
+        #[prost(uint64, tag = "3")]
+        pub(super) address: u64,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) line: Vec<Line>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Line {
+        #[prost(uint64, tag = "1")]
+        pub(super) function_id: u64,
+        #[prost(int64, tag = "2")]
+        pub(super) line: i64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Function {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(int64, tag = "2")]
+        pub(super) name: i64,
+        #[prost(int64, tag = "3")]
+        pub(super) system_name: i64,
+        #[prost(int64, tag = "4")]
+        pub(super) filename: i64,
+    }
+}
+
+impl proto::Profile {
+    fn text(&self, index: i64) -> &str {
+        &self.string_table[usize::try_from(index).unwrap()]
+    }
+
+    fn total(&self, column: usize) -> i64 {
+        self.sample.iter().map(|sample| sample.value[column]).sum()
+    }
+}
+
+fn decode(body: &[u8]) -> proto::Profile {
+    proto::Profile::decode(&*unpack(body)).unwrap()
+}
+
+fn unpack(body: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::new();
+    GzDecoder::new(body).read_to_end(&mut raw).unwrap();
+    raw
+}
+
+const PERIOD: u64 = 10_101_010;
+
+/// A profile of `(stack of names, leaf first; samples; thread)`.
+fn profile(stacks: &[(&[&str], i64, &str)]) -> Profile {
+    let names: BTreeSet<&str> = stacks
+        .iter()
+        .flat_map(|(names, ..)| *names)
+        .copied()
+        .collect();
+    let places: BTreeMap<&str, u32> = names.iter().copied().zip(0..).collect();
+    let period = i64::try_from(PERIOD).unwrap();
+    let samples = stacks.iter().map(|(names, samples, thread)| Sample {
+        stack: names.iter().map(|name| places[name]).collect(),
+        values: vec![*samples, samples * period],
+        labels: vec![Label {
+            key: THREAD,
+            value: Arc::from(*thread),
+        }],
+    });
+    let locations = places.values().map(|place| Location {
+        address: 0x1000 + u64::from(*place),
+        mapping: Some(0),
+        lines: vec![Line {
+            function: *place,
+            line: place + 1,
+        }],
+    });
+    let functions = names.iter().map(|name| Function {
+        name: Arc::from(*name),
+        system_name: Arc::from(format!("_RNv{name}")),
+        filename: Arc::from("/src/lib.rs"),
+    });
+    let recorded: i64 = stacks.iter().map(|(_, samples, _)| samples).sum();
+    Profile {
+        start_unix_nanos: 1_795_000_000_000_000_000,
+        duration: Duration::from_millis(5_250),
+        period_type: CPU,
+        period: PERIOD,
+        sample_types: vec![SAMPLES, CPU],
+        default_type: CPU.name,
+        samples: samples.collect(),
+        locations: locations.collect(),
+        functions: functions.collect(),
+        mappings: vec![Mapping {
+            start: 0x1000,
+            limit: 0x9000,
+            offset: 0x400,
+            file: "/srv/app".to_owned(),
+            build_id: "c0ffee".to_owned(),
+            complete: true,
+        }],
+        accounting: Accounting {
+            expected: Some(200),
+            recorded: u64::try_from(recorded).unwrap(),
+            coverage: Some(0.985),
+            ..Accounting::default()
+        },
+        comments: vec!["coverage 0.985".to_owned()],
+    }
+}
+
+fn plain() -> Profile {
+    profile(&[
+        (&["compress", "serve", "main"], 120, "worker-1"),
+        (&["compress", "serve", "main"], 40, "worker-2"),
+        (&["<Vec<T> as Drop>::drop", "serve", "main"], 30, "worker-1"),
+        (&["main"], 7, "main"),
+    ])
+}
+
+/// Names that try to be marks of each format.
+fn hostile() -> Profile {
+    profile(&[
+        (
+            &["[u8; 4]::f", "a;b", "<script>alert(1)</script>"],
+            5,
+            "x\"><b>",
+        ),
+        (&["leaf 12", "]]>", "# comment"], 6, "a\nb"),
+        (&["leaf 1.x", "\u{0}\u{1b}[31m", "&amp;"], 7, ";;"),
+        (&["", " ", "\u{ffff}"], 8, ""),
+    ])
+}
+
+fn with_inlines() -> Profile {
+    let mut profile = plain();
+    let inlined = profile.functions.len();
+    profile.functions.push(Function {
+        name: Arc::from("push"),
+        system_name: Arc::from("push"),
+        filename: Arc::from(""),
+    });
+    for location in &mut profile.locations {
+        let function = u32::try_from(inlined).unwrap();
+        location.lines.insert(0, Line { function, line: 99 });
+    }
+    profile
+}
+
+fn corpus() -> Vec<(&'static str, Profile)> {
+    vec![
+        ("plain", plain()),
+        ("hostile", hostile()),
+        ("with inlines", with_inlines()),
+        ("empty", profile(&[])),
+    ]
+}
+
+fn folded_total(text: &[u8]) -> i64 {
+    let text = std::str::from_utf8(text).unwrap();
+    let values = text.lines().map(|line| line.rsplit_once(' ').unwrap().1);
+    values.map(|value| value.parse::<i64>().unwrap()).sum()
+}
+
+/// What the picture's own script takes for the whole.
+fn svg_total(svg: &[u8]) -> Option<i64> {
+    let svg = std::str::from_utf8(svg).unwrap();
+    let (_, rest) = svg.split_once("total_samples=\"")?;
+    rest.split_once('"')?.0.parse().ok()
+}
+
+#[test]
+fn every_encoder_gives_the_same_total() {
+    for (name, profile) in corpus() {
+        let total = profile.total(profile.default_column());
+        let decoded = decode(&pprof::encode(&profile));
+        assert_eq!(decoded.total(1), total, "{name}: pprof");
+        assert_eq!(decoded.total(0), profile.total(0), "{name}: pprof samples");
+        assert_eq!(
+            folded_total(&folded::encode(&profile)),
+            total,
+            "{name}: folded"
+        );
+        if cfg!(feature = "flamegraph") {
+            let svg = flamegraph::encode(&profile, name).unwrap();
+            assert_eq!(svg_total(&svg).unwrap_or(0), total, "{name}: svg");
+        }
+    }
+}
+
+#[test]
+fn encoding_twice_gives_the_same_bytes_as_the_files_kept() {
+    let profile = plain();
+    let raw = unpack(&pprof::encode(&profile));
+    assert_eq!(raw, unpack(&pprof::encode(&profile)));
+    let kept = include_bytes!("../../tests/data/profiles/plain.pb");
+    assert_eq!(raw, kept, "pprof differs from tests/data/profiles/plain.pb");
+    let folded = String::from_utf8(folded::encode(&profile)).unwrap();
+    assert_eq!(
+        folded,
+        include_str!("../../tests/data/profiles/plain.folded")
+    );
+}
+
+#[test]
+fn pprof_follows_the_rules_of_the_format() {
+    for (name, profile) in corpus() {
+        let decoded = decode(&pprof::encode(&profile));
+        assert_eq!(decoded.string_table[0], "", "{name}");
+        let kinds: Vec<(&str, &str)> = decoded
+            .sample_type
+            .iter()
+            .map(|column| (decoded.text(column.kind), decoded.text(column.unit)))
+            .collect();
+        assert_eq!(
+            kinds,
+            [("samples", "count"), ("cpu", "nanoseconds")],
+            "{name}"
+        );
+        let period_type = decoded.period_type.unwrap();
+        assert_eq!(decoded.text(period_type.kind), "cpu");
+        assert_eq!(decoded.text(period_type.unit), "nanoseconds");
+        assert_eq!(decoded.period, 10_101_010);
+        assert_eq!(decoded.text(decoded.default_sample_type), "cpu");
+        assert_eq!(decoded.time_nanos, 1_795_000_000_000_000_000);
+        assert_eq!(decoded.duration_nanos, 5_250_000_000);
+        let comments: Vec<&str> = decoded.comment.iter().map(|c| decoded.text(*c)).collect();
+        assert_eq!(comments, profile.comments);
+
+        let dense = |ids: Vec<u64>| ids.iter().copied().eq(1..=ids.len() as u64);
+        assert!(dense(decoded.mapping.iter().map(|held| held.id).collect()));
+        assert!(dense(decoded.location.iter().map(|held| held.id).collect()));
+        assert!(dense(decoded.function.iter().map(|held| held.id).collect()));
+        for sample in &decoded.sample {
+            assert_eq!(sample.value.len(), 2, "{name}");
+            let known = 1..=decoded.location.len() as u64;
+            assert!(sample.location_id.iter().all(|id| known.contains(id)));
+            for label in &sample.label {
+                assert_eq!(decoded.text(label.key), "thread");
+                assert_eq!(label.num, 0, "a label is text or a number, not both");
+            }
+        }
+        let places: BTreeSet<(u64, u64)> = decoded
+            .location
+            .iter()
+            .map(|location| (location.mapping_id, location.address))
+            .collect();
+        assert_eq!(
+            places.len(),
+            decoded.location.len(),
+            "{name}: one per address"
+        );
+        for location in &decoded.location {
+            let known = 1..=decoded.function.len() as u64;
+            assert!(
+                location
+                    .line
+                    .iter()
+                    .all(|line| known.contains(&line.function_id))
+            );
+        }
+        let mapping = decoded.mapping[0];
+        assert_eq!(decoded.text(mapping.filename), "/srv/app");
+        assert_eq!(decoded.text(mapping.build_id), "c0ffee");
+        assert_eq!(
+            (mapping.memory_start, mapping.memory_limit),
+            (0x1000, 0x9000)
+        );
+        assert_eq!(mapping.file_offset, 0x400);
+    }
+}
+
+#[test]
+fn stacks_are_written_leaf_first_and_inlines_innermost_first() {
+    let profile = with_inlines();
+    let decoded = decode(&pprof::encode(&profile));
+    let location = |id: u64| decoded.location.iter().find(|held| held.id == id).unwrap();
+    let names = |id: u64| -> Vec<&str> {
+        let lines = location(id).line.iter();
+        let functions = lines.map(|line| {
+            let held = decoded.function.iter();
+            held.clone()
+                .find(|held| held.id == line.function_id)
+                .unwrap()
+        });
+        functions
+            .map(|function| decoded.text(function.name))
+            .collect()
+    };
+    let stack = &decoded.sample[0].location_id;
+    let stack: Vec<Vec<&str>> = stack.iter().map(|id| names(*id)).collect();
+    assert_eq!(
+        stack,
+        [["push", "compress"], ["push", "serve"], ["push", "main"]]
+    );
+}
+
+#[test]
+fn a_mapping_is_marked_as_named_all_in_all_or_not_at_all() {
+    let flags = |profile: &Profile| {
+        let mapping = decode(&pprof::encode(profile)).mapping[0];
+        [
+            mapping.has_functions,
+            mapping.has_filenames,
+            mapping.has_line_numbers,
+            mapping.has_inline_frames,
+        ]
+    };
+    assert_eq!(flags(&plain()), [true; 4]);
+    let mut nameless = plain();
+    nameless.locations[0].lines.clear();
+    assert_eq!(flags(&nameless), [false; 4]);
+    let mut unread = plain();
+    unread.mappings[0].complete = false;
+    assert_eq!(flags(&unread), [false; 4]);
+}
+
+#[test]
+fn a_system_name_is_never_the_name_or_the_tool_would_eat_the_generics() {
+    let mut profile = plain();
+    for function in &mut profile.functions {
+        function.system_name = Arc::clone(&function.name);
+    }
+    let decoded = decode(&pprof::encode(&profile));
+    assert!(
+        decoded
+            .function
+            .iter()
+            .all(|function| function.system_name == 0)
+    );
+    let mut functions = decoded.function.iter();
+    assert!(functions.any(|function| decoded.text(function.name) == "<Vec<T> as Drop>::drop"));
+}
+
+/// More than the limit of an answer: many stacks of long names.
+fn flood() -> Profile {
+    let names: Vec<String> = (0..400)
+        .map(|n| format!("{n}{}", "x".repeat(1000)))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let stacks: Vec<Vec<&str>> = (0..400)
+        .map(|n| {
+            (0..100)
+                .map(|depth| names[(n * 7 + depth * 13) % 400])
+                .collect()
+        })
+        .collect();
+    let stacks: Vec<(&[&str], i64, &str)> =
+        stacks.iter().map(|names| (&names[..], 3, "t")).collect();
+    profile(&stacks)
+}
+
+#[test]
+fn a_profile_past_the_limit_folds_its_rest_and_keeps_its_total() {
+    let profile = flood();
+    let limit = crate::config::PROFILE_BODY_BYTES;
+    let text = folded::encode(&profile);
+    assert!(text.len() <= limit && text.len() > limit / 2);
+    assert_eq!(folded_total(&text), profile.total(1));
+    assert!(String::from_utf8(text).unwrap().contains("\n[overflow] "));
+    if cfg!(feature = "flamegraph") {
+        let svg = flamegraph::encode(&profile, "flood").unwrap();
+        assert!(svg.len() <= limit);
+        assert_eq!(svg_total(&svg).unwrap(), profile.total(1));
+    }
+    let small = 400_000;
+    let raw = pprof::encode_within(&profile, small);
+    assert!(raw.len() <= small && raw.len() > small / 2, "{}", raw.len());
+    let decoded = proto::Profile::decode(&*raw).unwrap();
+    assert_eq!(decoded.total(0), profile.total(0));
+    let last = decoded.sample.last().unwrap();
+    let location = &decoded.location[usize::try_from(last.location_id[0]).unwrap() - 1];
+    let function = &decoded.function[usize::try_from(location.line[0].function_id).unwrap() - 1];
+    assert_eq!(decoded.text(function.name), "[overflow]");
+}
+
+#[test]
+fn folded_text_is_root_first_and_survives_hostile_names() {
+    let text = String::from_utf8(folded::encode(&hostile())).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "#_comment;]]>;leaf_12 60606060",
+            "&amp:;\u{fffd}\u{fffd}[31m;leaf_1.x 70707070",
+            "<script>alert(1)</script>;a:b;[u8: 4]::f 50505050",
+            "\u{fffd};[unnamed];[unnamed] 80808080",
+        ]
+    );
+}
+
+#[cfg(feature = "flamegraph")]
+mod svg {
+    use super::*;
+
+    fn text(profile: &Profile, title: &str) -> String {
+        String::from_utf8(flamegraph::encode(profile, title).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn names_are_escaped_and_no_control_character_remains() {
+        let svg = text(&hostile(), "<script>title</script> & \u{1}");
+        assert_eq!(svg.matches("<script").count(), 2, "the picture's own two");
+        assert!(svg.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+        let allowed = |letter: char| !letter.is_control() || "\n\r\t".contains(letter);
+        assert!(svg.chars().all(allowed));
+        assert!(!svg.contains('\u{ffff}'));
+    }
+
+    #[test]
+    fn the_picture_says_how_much_of_the_truth_it_shows() {
+        let svg = text(&plain(), "CPU of app");
+        assert!(svg.contains("CPU of app"));
+        assert!(
+            svg.contains("5.2 s, 99 Hz, 197 samples, coverage 0.98"),
+            "{svg}"
+        );
+        assert!(svg.contains("&lt;Vec&lt;T&gt; as Drop&gt;::drop"));
+    }
+
+    #[test]
+    fn scripts_run_under_a_nonce_and_nothing_else_does() {
+        let svg = flamegraph::encode(&plain(), "CPU").unwrap();
+        let svg = String::from_utf8(flamegraph::with_nonce(&svg, "n0nce")).unwrap();
+        assert_eq!(svg.matches("<script nonce=\"n0nce\" ").count(), 2);
+        assert_eq!(svg.matches("<script").count(), 2);
+        assert!(!svg.contains(" onload="));
+        assert!(svg.ends_with("init()</script></svg>"));
+    }
+
+    #[test]
+    fn a_profile_without_samples_gives_a_picture_that_says_so() {
+        let svg = text(&profile(&[]), "CPU <idle>");
+        assert!(svg.contains("No samples; 200 were to be expected"));
+        assert!(svg.contains("CPU &lt;idle&gt;"));
+        assert!(svg.ends_with("</svg>\n") && !svg.contains("ERROR"));
+    }
+}

@@ -1,0 +1,561 @@
+//! Every endpoint and every refusal, asked without a socket and without a runtime.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+
+use super::*;
+use crate::assess::targets::TargetTable;
+use crate::catalog::endpoints;
+use crate::store::profile::{Accounting, CPU, Function, Line, Location, Profile, SAMPLES, Sample};
+use crate::store::{CpuAnswer, CpuWish, Unavailable};
+
+/// Panics where a test asks for it, in the middle of any handler.
+pub(super) fn failpoint(request: &Request) {
+    assert!(request.query != "panic", "asked to panic");
+}
+
+/// A plane whose wishes are answered at once by a thread of its own.
+pub(crate) struct Served {
+    pub(crate) plane: Arc<Plane>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A plane whose wishes nobody answers.
+pub(crate) fn silent() -> Arc<Plane> {
+    silent_with(Config::new("shop"))
+}
+
+fn silent_with(config: Config) -> Arc<Plane> {
+    let store = Arc::new(Store::new(config.series));
+    Arc::new(Plane::new(store, Arc::new(config), Arc::default()))
+}
+
+pub(crate) fn served() -> Served {
+    served_by(silent(), |_| Ok(Arc::new(profile("shop::work"))))
+}
+
+pub(crate) fn served_by(
+    plane: Arc<Plane>,
+    engine: impl Fn(CpuWish) -> CpuAnswer + Send + 'static,
+) -> Served {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (profiling, collecting) = (Arc::clone(&plane), Arc::clone(&plane));
+    let (stop_profiling, stop_collecting) = (Arc::clone(&stop), Arc::clone(&stop));
+    let threads = vec![
+        thread::spawn(move || {
+            while !stop_profiling.load(Ordering::Relaxed) {
+                for (id, wish) in profiling.store.cpu.open() {
+                    profiling.store.cpu.answer(id, engine(wish));
+                }
+                profiling.store.cpu.wait(Duration::from_millis(5));
+            }
+        }),
+        thread::spawn(move || {
+            while !stop_collecting.load(Ordering::Relaxed) {
+                for (id, ()) in collecting.store.refresh.open() {
+                    collecting.store.refresh.answer(id, ());
+                }
+                collecting.store.refresh.wait(Duration::from_millis(5));
+            }
+        }),
+    ];
+    Served {
+        plane,
+        stop,
+        threads,
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+pub(crate) fn profile(function: &str) -> Profile {
+    Profile {
+        start_unix_nanos: 1_700_000_000_000_000_000,
+        duration: Duration::from_secs(1),
+        period_type: CPU,
+        period: 10_101_010,
+        sample_types: vec![SAMPLES, CPU],
+        default_type: CPU.name,
+        samples: vec![Sample {
+            stack: [0].into(),
+            values: vec![3, 30_303_030],
+            labels: Vec::new(),
+        }],
+        locations: vec![Location {
+            address: 0x401_000,
+            mapping: None,
+            lines: vec![Line {
+                function: 0,
+                line: 7,
+            }],
+        }],
+        functions: vec![Function::named(function)],
+        mappings: Vec::new(),
+        accounting: Accounting {
+            recorded: 3,
+            ..Accounting::default()
+        },
+        comments: Vec::new(),
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on this thread, without any runtime.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return done;
+        }
+        thread::park();
+    }
+}
+
+fn ask(plane: &Plane, method: &str, target: &str) -> Reply {
+    let request = Request::new(method, target).header("host", "localhost:6060");
+    block_on(respond(plane, request))
+}
+
+fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+    let mut lines = reply.headers();
+    lines.find(|line| line.0 == name).map(|line| line.1)
+}
+
+fn text(reply: &Reply) -> &str {
+    std::str::from_utf8(reply.body()).unwrap()
+}
+
+/// The `detail` of a problem or the text for Go's tool, whichever the path's clients read.
+fn detail(reply: &Reply) -> String {
+    if header(reply, "X-Go-Pprof").is_some() {
+        assert_eq!(header(reply, "Content-Type"), Some(TEXT));
+        return text(reply).trim_end_matches('\n').to_owned();
+    }
+    let kind = header(reply, "Content-Type");
+    assert_eq!(kind, Some("application/problem+json"), "{reply:?}");
+    let problem: serde_json::Value = serde_json::from_slice(reply.body()).unwrap();
+    assert_eq!(problem["status"], reply.status());
+    problem["detail"].as_str().unwrap().to_owned()
+}
+
+fn denied(plane: &Plane, reason: Reason) -> u64 {
+    let reply = ask(plane, "GET", "/debug/agent");
+    let about: serde_json::Value = serde_json::from_slice(reply.body()).unwrap();
+    about["denied"][reason.word()].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn every_endpoint_answers_get_with_its_type_and_head_with_the_same_head() {
+    let served = served();
+    for row in endpoints::ALL {
+        let get = ask(&served.plane, "GET", row.path);
+        assert_eq!(get.status(), 200, "{}: {get:?}", row.path);
+        assert_eq!(header(&get, "Content-Type"), Some(row.content_type));
+        assert_eq!(header(&get, "X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(header(&get, "X-Frame-Options"), Some("DENY"));
+        assert_eq!(header(&get, "Cache-Control"), Some("no-store"));
+        let length = get.body().len().to_string();
+        assert_eq!(header(&get, "Content-Length"), Some(&*length));
+        let foreign = ["Server", "Access-Control-Allow-Origin", "X-Go-Pprof"];
+        assert!(foreign.iter().all(|name| header(&get, name).is_none()));
+
+        let head = ask(&served.plane, "HEAD", row.path);
+        assert_eq!(head.status(), 200, "{}", row.path);
+        assert!(head.body().is_empty(), "{}", row.path);
+        assert_eq!(header(&head, "Content-Type"), Some(row.content_type));
+        // What is measured anew may differ in length; a page that says the same may not.
+        if matches!(row.path, "/targets" | "/healthz" | "/debug/pprof/") {
+            assert_eq!(header(&head, "Content-Length"), Some(&*length));
+        }
+    }
+}
+
+#[test]
+fn head_of_a_profile_checks_its_parameters_and_starts_nothing() {
+    let plane = silent();
+    let head = ask(&plane, "HEAD", "/debug/pprof/profile?seconds=60");
+    assert_eq!((head.status(), head.body().len()), (200, 0));
+    assert_eq!(header(&head, "Content-Length"), None);
+    assert_eq!(plane.store.cpu.waiting(), 0);
+    let bad = ask(&plane, "HEAD", "/debug/pprof/profile?seconds=0");
+    assert_eq!((bad.status(), bad.body().len()), (400, 0));
+}
+
+#[test]
+fn a_profile_is_shown_in_each_format_with_the_headers_of_go() {
+    let served = served();
+    let path = "/debug/pprof/profile?seconds=1&hz=250";
+    let pprof = ask(&served.plane, "GET", path);
+    assert_eq!(&pprof.body()[..2], b"\x1f\x8b", "gzip in the file");
+    assert_eq!(header(&pprof, "Content-Encoding"), None);
+    let disposition = header(&pprof, "Content-Disposition");
+    assert_eq!(disposition, Some("attachment; filename=\"profile\""));
+
+    let folded = ask(&served.plane, "GET", &format!("{path}&format=folded"));
+    assert_eq!(text(&folded), "shop::work 30303030\n");
+    assert_eq!(header(&folded, "Content-Disposition"), None);
+
+    let about = ask(&served.plane, "GET", "/debug/agent");
+    let about: serde_json::Value = serde_json::from_slice(about.body()).unwrap();
+    let action = &about["profile_requests"][1];
+    assert_eq!(action["format"], "folded");
+    assert_eq!(
+        (&action["status"], &action["hz"]),
+        (&200.into(), &250.into())
+    );
+    assert_eq!(action["bytes"], folded.body().len());
+}
+
+#[cfg(feature = "flamegraph")]
+#[test]
+fn only_the_scripts_of_the_picture_itself_carry_the_nonce_of_its_policy() {
+    let evil = "shop::work</text><script>alert(1)</script>]]>";
+    let served = served_by(silent(), |_| Ok(Arc::new(profile(evil))));
+    let svg = ask(&served.plane, "GET", "/debug/flamegraph?seconds=1");
+    let policy = header(&svg, "Content-Security-Policy").unwrap();
+    let (_, rest) = policy.split_once("script-src 'nonce-").unwrap();
+    let (nonce, _) = rest.split_once('\'').unwrap();
+    assert_eq!(nonce.len(), 32);
+    let page = text(&svg);
+    let marked = page.matches(&format!("<script nonce=\"{nonce}\"")).count();
+    assert_eq!(page.matches("<script").count(), marked);
+    assert!(marked > 0);
+    assert!(!page.contains(" onload="), "a handler that no nonce covers");
+    assert!(!page.contains("alert(1)</script>"));
+
+    let again = ask(&served.plane, "GET", "/debug/flamegraph?seconds=1");
+    assert!(!text(&again).contains(nonce), "a nonce used twice");
+}
+
+#[test]
+fn bad_parameters_get_exact_answers_and_start_nothing() {
+    let plane = silent();
+    let seconds = |seen: &str| format!("seconds must be 1..=60 (got \"{seen}\")");
+    let hz = |seen: &str| format!("hz must be 1..=250 (got \"{seen}\")");
+    let max = u64::MAX.to_string();
+    let rows = [
+        ("seconds=0", seconds("0")),
+        ("seconds=-1", seconds("-1")),
+        ("seconds=61", seconds("61")),
+        ("seconds=1e9", seconds("1e9")),
+        (&*format!("seconds={max}"), seconds(&max)),
+        ("seconds=5s", seconds("5s")),
+        ("seconds=1&seconds=2", seconds("1,2")),
+        ("hz=0", hz("0")),
+        ("hz=-5", hz("-5")),
+        ("hz=1000", hz("1000")),
+        ("hz=1e7", hz("1e7")),
+        ("hz=4294967297", hz("4294967297")),
+        (
+            "format=xml",
+            "format must be pprof|folded|svg (got \"xml\")".to_owned(),
+        ),
+        (
+            "seconds=1&debug=1",
+            "seconds and debug exclude each other".to_owned(),
+        ),
+    ];
+    for path in ["/debug/pprof/profile", "/debug/flamegraph"] {
+        for (query, wanted) in &rows {
+            // The rate limit is not what is asked about.
+            let plane = silent();
+            let reply = ask(&plane, "GET", &format!("{path}?{query}"));
+            assert_eq!((reply.status(), &detail(&reply)), (400, wanted), "{query}");
+            assert_eq!(plane.store.cpu.waiting(), 0);
+            assert_eq!(denied(&plane, Reason::Parameter), 1);
+        }
+    }
+    let mut config = Config::new("shop");
+    config.high_rate = true;
+    let high = silent_with(config);
+    let reply = ask(&high, "GET", "/debug/pprof/profile?hz=1000");
+    assert_eq!(detail(&reply), "hz must be 1..=999 (got \"1000\")");
+    let reply = ask(&plane, "HEAD", "/debug/pprof/profile?unknown=1");
+    assert_eq!(reply.status(), 200);
+}
+
+#[test]
+fn refusals_are_text_for_go_under_its_paths_and_problems_elsewhere() {
+    let plane = silent();
+    let unknown = ask(&plane, "GET", "/debug/pprof/nope");
+    assert_eq!(text(&unknown), "Unknown profile\n");
+    assert_eq!(header(&unknown, "X-Go-Pprof"), Some("1"));
+    let post = ask(&plane, "POST", "/metrics");
+    assert_eq!(
+        (post.status(), header(&post, "Allow")),
+        (405, Some("GET, HEAD"))
+    );
+    assert_eq!(detail(&post), "method GET required");
+    let delete = ask(&plane, "DELETE", "/debug/pprof/symbol");
+    assert_eq!(header(&delete, "Allow"), Some("GET, HEAD, POST"));
+    for absent in endpoints::ABSENT {
+        let reply = ask(&plane, "GET", absent.path);
+        assert_eq!(
+            (reply.status(), detail(&reply)),
+            (501, absent.reason.to_owned())
+        );
+    }
+}
+
+#[test]
+fn the_ninth_waiting_reader_is_refused_and_a_reader_that_leaves_makes_room() {
+    let plane = silent();
+    let request =
+        || Request::new("GET", "/debug/pprof/profile?seconds=60").header("host", "localhost");
+    let mut waiting: Vec<_> = (0..config::PROFILE_READERS)
+        .map(|_| Box::pin(respond(&plane, request())))
+        .collect();
+    for reader in &mut waiting {
+        let poll = reader
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll.is_pending());
+    }
+    let ninth = block_on(respond(&plane, request()));
+    assert_eq!(
+        (ninth.status(), &*detail(&ninth)),
+        (429, "profile readers at limit 8")
+    );
+    assert_eq!(header(&ninth, "Retry-After"), Some("1"));
+    drop(waiting.pop());
+    assert_eq!(plane.store.cpu.waiting(), 7);
+    let mut again = pin!(respond(&plane, request()));
+    let poll = again.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll.is_pending());
+    let left = plane.actions.all();
+    assert_eq!(left.last().map(|action| action.status), Some(None));
+    assert_eq!(left.first().map(|action| action.status), Some(Some(429)));
+}
+
+#[test]
+fn an_engine_that_cannot_and_one_that_is_late_are_503_with_a_reason() {
+    let plane = silent();
+    let engine = |_| Err(Unavailable("no timers left".to_owned()));
+    let served = served_by(plane, engine);
+    let reply = ask(&served.plane, "GET", "/debug/pprof/profile");
+    assert_eq!((reply.status(), &*detail(&reply)), (503, "no timers left"));
+    assert_eq!(header(&reply, "Retry-After"), Some("1"));
+
+    let plane = silent();
+    let request = Request::new("GET", "/debug/pprof/profile?seconds=3").header("host", "localhost");
+    let mut late = pin!(respond(&plane, request));
+    let mut poll = || late.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    plane.expire(Instant::now() + Duration::from_secs(12));
+    assert!(poll().is_pending(), "symbols may take 10 s more");
+    plane.expire(Instant::now() + Duration::from_secs(14));
+    let Poll::Ready(reply) = poll() else {
+        panic!("still waiting");
+    };
+    assert_eq!(detail(&reply), "no profile after 13 s");
+}
+
+#[test]
+fn a_switched_off_plane_is_404_and_the_rest_still_answers() {
+    let mut config = Config::new("shop");
+    config.profiling = false;
+    let plane = silent_with(config);
+    let reply = ask(&plane, "GET", "/debug/pprof/profile");
+    assert_eq!(
+        (reply.status(), &*detail(&reply)),
+        (404, "profile plane is off")
+    );
+    assert_eq!(ask(&plane, "GET", "/healthz").status(), 200);
+}
+
+#[test]
+fn overlapping_scrapes_share_one_body_and_the_fifth_is_refused() {
+    let plane = silent();
+    let request = || Request::new("GET", "/metrics").header("host", "localhost");
+    let mut scrapes: Vec<_> = (0..config::SCRAPES)
+        .map(|_| Box::pin(respond(&plane, request())))
+        .collect();
+    for scrape in &mut scrapes {
+        let poll = scrape
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll.is_pending());
+    }
+    let fifth = block_on(respond(&plane, request()));
+    assert_eq!(
+        (fifth.status(), &*detail(&fifth)),
+        (503, "scrapes at limit 4")
+    );
+    assert_eq!(header(&fifth, "Retry-After"), Some("1"));
+    for (id, ()) in plane.store.refresh.open() {
+        plane.store.refresh.answer(id, ());
+    }
+    let pages: Vec<Reply> = scrapes.into_iter().map(block_on).collect();
+    assert!(text(&pages[0]).contains("agent_http_denied_total{reason=\"scrapes\"} 1"));
+    assert!(
+        pages
+            .iter()
+            .all(|page| Arc::ptr_eq(&page.body, &pages[0].body))
+    );
+
+    let mut later = Box::pin(respond(&plane, request()));
+    let poll = later.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll.is_pending());
+    plane.expire(Instant::now() + config::REFRESH_WAIT);
+    let later = block_on(later);
+    assert_eq!(later.status(), 200, "the last readings beat none");
+    assert!(
+        !Arc::ptr_eq(&later.body, &pages[0].body),
+        "a page of before"
+    );
+    let counted = "agent_scrape_duration_seconds_count{format=\"text\"} 4";
+    assert!(text(&later).contains(counted), "{}", text(&later));
+}
+
+#[test]
+fn the_page_is_negotiated_and_compressed() {
+    let served = served();
+    let scrape = |accept: &str, encoding: &str| {
+        let request = Request::new("GET", "/metrics")
+            .header("Host", "localhost")
+            .header("Accept", accept)
+            .header("Accept-Encoding", encoding);
+        block_on(respond(&served.plane, request))
+    };
+    let open = scrape(
+        "application/openmetrics-text;version=1.0.0,text/plain;q=0.5",
+        "",
+    );
+    assert!(text(&open).ends_with("# EOF\n"));
+    let kind = header(&open, "Content-Type").unwrap();
+    assert!(
+        kind.starts_with("application/openmetrics-text; version=1.0.0"),
+        "{kind}"
+    );
+    let zipped = scrape("*/*", "gzip");
+    assert_eq!(header(&zipped, "Content-Encoding"), Some("gzip"));
+    assert_eq!(header(&zipped, "Vary"), Some("Accept, Accept-Encoding"));
+    let mut plain = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(zipped.body());
+    std::io::Read::read_to_string(&mut decoder, &mut plain).unwrap();
+    assert!(
+        plain.contains("# TYPE agent_http_denied_total counter"),
+        "{plain}"
+    );
+}
+
+#[test]
+fn a_panic_anywhere_is_500_for_that_request_alone() {
+    let served = served();
+    for row in endpoints::ALL {
+        let reply = ask(&served.plane, "GET", &format!("{}?panic", row.path));
+        assert_eq!(
+            (reply.status(), &*detail(&reply)),
+            (500, "internal error"),
+            "{}",
+            row.path
+        );
+        let next = ask(&served.plane, "GET", "/targets");
+        assert_eq!(next.status(), 200);
+    }
+    let about = ask(&served.plane, "GET", "/debug/agent");
+    let about: serde_json::Value = serde_json::from_slice(about.body()).unwrap();
+    assert_eq!(about["panics"]["http"], endpoints::ALL.len());
+}
+
+#[test]
+fn symbols_are_bounded_and_garbage_gets_question_marks() {
+    let plane = silent();
+    let ask = |body: &[u8]| {
+        let request = Request::new("POST", "/debug/pprof/symbol").header("host", "localhost");
+        block_on(respond(&plane, request.body(body)))
+    };
+    let reply = ask(b"0x401000+0xzz+\xff<b>\n+0x1+");
+    let wanted = "num_symbols: 1\n0x401000 ??\n0xzz ??\n\u{fffd}<b> ??\n0x1 ??\n";
+    assert_eq!(text(&reply), wanted);
+    let many = vec!["0x1"; config::SYMBOLS].join("+");
+    assert_eq!(ask(many.as_bytes()).status(), 200);
+    let over = ask(format!("{many}+0x1").as_bytes());
+    assert_eq!(
+        (over.status(), &*detail(&over)),
+        (413, "at most 4096 addresses")
+    );
+    let huge = ask(&vec![b'+'; config::BODY_BYTES + 1]);
+    assert_eq!(
+        (huge.status(), &*detail(&huge)),
+        (413, "body over 65536 bytes")
+    );
+    assert_eq!(header(&huge, "Connection"), Some("close"));
+}
+
+#[test]
+fn readiness_and_health_say_what_the_host_and_the_supervisor_said() {
+    let plane = silent();
+    let status = |path| ask(&plane, "GET", path).status();
+    assert_eq!((status("/readyz"), status("/healthz")), (200, 200));
+    plane.published.set_ready(false);
+    plane.published.set_up("profile", false);
+    assert_eq!((status("/readyz"), status("/healthz")), (503, 503));
+    assert_eq!(text(&ask(&plane, "GET", "/healthz")), "down: profile\n");
+    plane.published.set_ready(true);
+    plane.published.set_up("profile", true);
+    assert_eq!((status("/readyz"), status("/healthz")), (200, 200));
+}
+
+#[test]
+fn the_index_shows_every_endpoint_and_loads_nothing() {
+    let plane = silent_with(Config::new("a<b>&\"c"));
+    let reply = ask(&plane, "GET", "/");
+    let page = text(&reply);
+    for row in endpoints::ALL {
+        assert!(page.contains(&format!(">{}</a>", row.path)), "{}", row.path);
+    }
+    assert!(page.contains("<h1>a&lt;b&gt;&amp;&quot;c</h1>"));
+    assert!(page.contains("<code>curl -s http://localhost:6060/metrics</code>"));
+    assert!(!page.contains("src=") && !page.contains("<script"));
+    let outside = page.matches("http").count() - page.matches("http://localhost:6060/").count();
+    assert_eq!(outside, 0, "an address elsewhere");
+    let policy = header(&reply, "Content-Security-Policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'unsafe-inline';"));
+
+    let list = ask(&plane, "GET", "/debug/pprof/");
+    for row in endpoints::ABSENT {
+        assert!(text(&list).contains(row.path.rsplit('/').next().unwrap()));
+    }
+}
+
+#[test]
+fn targets_are_the_table_that_was_published() {
+    let plane = silent();
+    let table = TargetTable {
+        requests: 12,
+        ..TargetTable::default()
+    };
+    plane.published.set_targets(table);
+    let reply = ask(&plane, "GET", "/targets");
+    let seen: serde_json::Value = serde_json::from_slice(reply.body()).unwrap();
+    assert_eq!(seen["requests"], 12);
+    assert!(seen["rows"].is_array());
+}
+
+#[test]
+fn cmdline_is_the_name_of_the_program_without_path_and_arguments() {
+    let plane = silent();
+    let reply = ask(&plane, "GET", "/debug/pprof/cmdline");
+    let own = std::env::current_exe().unwrap();
+    assert_eq!(text(&reply), own.file_name().unwrap().to_string_lossy());
+}
