@@ -47,6 +47,8 @@ pub(crate) const WRITE_PROGRESS_BYTES: u64 = 64 * 1024;
 /// How long a closing connection still takes and drops what its client sends. Closing with unread
 /// bytes resets the connection, which may destroy the answer before the client has read it.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that it takes in this time.
+pub(crate) const LINGER_BYTES: usize = 256 * 1024;
 /// Bytes of a request head.
 pub(crate) const HEAD_BYTES: usize = 16 * 1024;
 /// Header lines of a request.
@@ -73,26 +75,37 @@ pub(crate) const ACTIONS: usize = 256;
 pub(crate) const ECHO_BYTES: usize = 32;
 
 /// Frames of a stack that are kept, from the leaf.
+#[cfg(feature = "profiling")]
 pub(crate) const STACK_DEPTH: usize = 128;
 /// Distinct stacks that are kept.
+#[cfg(feature = "profiling")]
 pub(crate) const STACKS: usize = 65_536;
 /// Bytes of distinct stacks.
+#[cfg(feature = "profiling")]
 pub(crate) const STACK_BYTES: usize = 32 << 20;
 /// How far back profile buckets reach.
+#[cfg(feature = "profiling")]
 pub(crate) const RECORDER: Duration = Duration::from_secs(15 * 60);
 /// Bytes of profile buckets.
+#[cfg(feature = "profiling")]
 pub(crate) const RECORDER_BYTES: usize = 16 << 20;
 /// How long samples are gathered into one bucket.
+#[cfg(feature = "profiling")]
 pub(crate) const BUCKET: Duration = Duration::from_secs(1);
 /// Distinct thread names that are kept.
+#[cfg(feature = "profiling")]
 pub(crate) const THREAD_NAMES: usize = 16_384;
 /// Bytes of distinct thread names; a name has at most 15.
+#[cfg(feature = "profiling")]
 pub(crate) const THREAD_NAME_BYTES: usize = 2 << 20;
 /// Bytes of names and lines kept for addresses seen in profiles.
+#[cfg(feature = "profiling")]
 pub(crate) const SYMBOL_BYTES: usize = 16 << 20;
 /// Unpacked bytes of one module's debug sections; a module with more gets names without lines.
+#[cfg(feature = "profiling")]
 pub(crate) const DEBUG_BYTES: u64 = 256 << 20;
 /// Coverage below which a profile says so in words.
+#[cfg(feature = "profiling")]
 pub(crate) const COVERAGE: f64 = 0.97;
 
 /// Label sets over all families.
@@ -202,6 +215,7 @@ impl SampleRate {
         self.0.get()
     }
 
+    #[cfg(feature = "profiling")]
     pub(crate) fn period(self) -> Duration {
         Duration::from_secs(1) / self.0.get()
     }

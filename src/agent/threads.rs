@@ -192,7 +192,7 @@ mod tests {
         let shared = shared();
         let (release, blocked) = std::sync::mpsc::channel::<()>();
         start("sg-stuck", "stuck", &shared, move || {
-            drop(blocked.recv());
+            assert!(blocked.recv().is_err());
         })
         .unwrap();
         shared.stop.ask();

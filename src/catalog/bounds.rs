@@ -6,8 +6,7 @@
 
 /// Which set of bounds a histogram uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Bounds {
+pub(crate) enum Bounds {
     /// Requests: 5 ms to 10 s, full resolution.
     Request,
     /// Database operations: 1 ms to 10 s, full resolution.

@@ -7,8 +7,7 @@ use super::Signal;
 /// Which switch, scope and limits govern an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Plane {
+pub(crate) enum Plane {
     /// Numbers and health: cheap, asked for all the time.
     Scrape,
     /// Profiles and what they show of the program.

@@ -75,8 +75,7 @@ pub enum Unit {
 
 /// How a family behaves over time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Grows only; the events are counted by this process.
     Counter,
     /// Grows only; the total is read from somewhere else, such as the kernel.

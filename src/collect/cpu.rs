@@ -247,9 +247,13 @@ impl CpuCollector {
         if let Some(run) = &mut self.run {
             run.drained = now;
         }
-        let dropped = lock(&self.store.windows).dropped();
+        let (dropped, bytes) = {
+            let windows = lock(&self.store.windows);
+            (windows.dropped(), windows.bytes())
+        };
         if let Some(meters) = &mut self.meters {
             meters.drained(recorded, lost, dropped);
+            meters.memory(bytes + self.store.symbols.bytes());
         }
     }
 
@@ -352,6 +356,7 @@ struct Meters {
     panics: Counter,
     folded: Counter,
     crowded_out: Counter,
+    memory: Gauge,
     dropped: Dropped,
 }
 
@@ -379,6 +384,7 @@ impl Meters {
                 .ok()?,
             folded: dropped("stack_table_full")?,
             crowded_out: dropped("recorder_full")?,
+            memory: metrics.gauge(&families::AGENT_MEMORY, &["profile"]).ok()?,
             dropped: lock(&store.windows).dropped(),
         })
     }
@@ -389,6 +395,12 @@ impl Meters {
         self.folded.add(dropped.folded - self.dropped.folded);
         self.crowded_out.add(dropped.buckets - self.dropped.buckets);
         self.dropped = dropped;
+    }
+
+    fn memory(&self, bytes: usize) {
+        // Bounded by limits far below the whole numbers that a float holds.
+        self.memory
+            .set(u32::try_from(bytes).map_or(f64::NAN, f64::from));
     }
 }
 

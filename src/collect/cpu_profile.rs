@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::symbols::Symbolised;
 use crate::config;
 use crate::store::profile::{
-    Accounting, CPU, Function, Label, Line, Location, Profile, SAMPLES, Sample, THREAD,
+    Accounting, CPU, Function, Label, Line, Location, OVERFLOW_NAME, Profile, SAMPLES, Sample,
+    THREAD,
 };
-use crate::store::stacks::{OVERFLOW, OVERFLOW_NAME, TRUNCATED, TRUNCATED_NAME};
+use crate::store::stacks::{OVERFLOW, TRUNCATED, TRUNCATED_NAME};
 use crate::store::symbols::Symbol;
 use crate::store::windows::{Window, WindowStack};
 

@@ -21,7 +21,8 @@ pub(crate) mod cpu;
 mod cpu_pprof;
 #[cfg(feature = "profiling")]
 mod cpu_profile;
-#[cfg(all(test, feature = "profiling"))]
+#[cfg(test)]
+#[cfg(feature = "profiling")]
 mod cpu_tests;
 #[cfg(feature = "profiling")]
 mod elf;

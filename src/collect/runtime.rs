@@ -111,6 +111,12 @@ impl Source for RuntimeSource {
 
     fn collect(&mut self) {
         self.take_over();
+        let now = Instant::now();
+        if self.due.is_none_or(|due| now >= due) {
+            self.due = Some(now + config::COLLECT_INTERVAL);
+            self.watched.values().for_each(Watched::read);
+        }
+        // After the reading, which would find the tick in the queue.
         self.watched.retain(|_, runtime| {
             let alive = runtime.tick();
             if !alive {
@@ -118,11 +124,6 @@ impl Source for RuntimeSource {
             }
             alive
         });
-        let now = Instant::now();
-        if self.due.is_none_or(|due| now >= due) {
-            self.due = Some(now + config::COLLECT_INTERVAL);
-            self.watched.values().for_each(Watched::read);
-        }
     }
 }
 

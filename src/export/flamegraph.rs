@@ -124,13 +124,11 @@ const END: &str = "<script type=\"text/ecmascript\">init()</script></svg>";
 /// allow a script by its nonce but an attribute only together with all others.
 fn start_from_script(svg: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(svg);
-    match (text.split_once(INIT), text.trim_end().ends_with("</svg>")) {
-        (Some((head, rest)), true) => {
-            let body = rest.trim_end().trim_end_matches("</svg>");
-            [head, body, END].concat().into_bytes()
-        }
-        _ => svg.to_vec(),
-    }
+    let parts = text.split_once(INIT).and_then(|(head, rest)| {
+        let body = rest.trim_end().strip_suffix("</svg>")?;
+        Some([head, body, END])
+    });
+    parts.map_or_else(|| svg.to_vec(), |parts| parts.concat().into_bytes())
 }
 
 /// The picture with a nonce on its scripts, for a `script-src 'nonce-..'` policy. Names in the

@@ -7,8 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::config;
-use crate::store::profile::Profile;
-use crate::store::stacks::OVERFLOW_NAME;
+use crate::store::profile::{OVERFLOW_NAME, Profile};
 
 /// The lines in alphabetical order, at most [`config::PROFILE_BODY_BYTES`]; stacks that do not fit
 /// are one line `[overflow]`, so totals stay true.

@@ -143,6 +143,11 @@ impl Refusal {
         self
     }
 
+    pub(crate) fn body_size() -> Self {
+        let text = format!("body over {} bytes", config::BODY_BYTES);
+        Self::new(413, Reason::BodySize, text)
+    }
+
     /// Whether the connection can carry no further request, as this one was not read to its end.
     pub(crate) fn closes(&self) -> bool {
         matches!(
@@ -323,14 +328,16 @@ mod tests {
         }
     }
 
+    type Lines = &'static [(&'static str, &'static str)];
+
     #[test]
     fn each_head_gets_its_exact_answer() {
-        let own = ("Host", "127.0.0.1:6060");
+        const OWN: (&str, &str) = ("Host", "127.0.0.1:6060");
         let host = "host not allowed";
         let one = "one Host header required";
         let cross = "cross-site request refused";
-        let rows: &[(&[(&str, &str)], u16, &str)] = &[
-            (&[own], 200, ""),
+        let rows: &[(Lines, u16, &str)] = &[
+            (&[OWN], 200, ""),
             (&[("host", "127.0.0.1")], 200, ""),
             (&[("host", "127.0.0.1:1")], 200, ""),
             (&[("host", "localhost:6060")], 200, ""),
@@ -349,18 +356,18 @@ mod tests {
             (&[("host", "")], 403, host),
             (&[("host", "loc\u{e4}lhost")], 403, host),
             (&[], 400, one),
-            (&[own, own], 400, one),
-            (&[own, ("Origin", "http://127.0.0.1:6060")], 200, ""),
-            (&[own, ("Origin", "http://127.0.0.1:8080")], 403, cross),
-            (&[own, ("Origin", "http://127.0.0.1")], 403, cross),
-            (&[own, ("Origin", "null")], 403, cross),
-            (&[own, ("Origin", "")], 403, cross),
-            (&[own, ("Origin", "file://127.0.0.1:6060")], 403, cross),
-            (&[own, ("Sec-Fetch-Site", "same-origin")], 200, ""),
-            (&[own, ("Sec-Fetch-Site", "none")], 200, ""),
-            (&[own, ("Sec-Fetch-Site", "same-site")], 403, cross),
-            (&[own, ("Sec-Fetch-Site", "cross-site")], 403, cross),
-            (&[own, ("Sec-Fetch-Site", "?")], 403, cross),
+            (&[OWN, OWN], 400, one),
+            (&[OWN, ("Origin", "http://127.0.0.1:6060")], 200, ""),
+            (&[OWN, ("Origin", "http://127.0.0.1:8080")], 403, cross),
+            (&[OWN, ("Origin", "http://127.0.0.1")], 403, cross),
+            (&[OWN, ("Origin", "null")], 403, cross),
+            (&[OWN, ("Origin", "")], 403, cross),
+            (&[OWN, ("Origin", "file://127.0.0.1:6060")], 403, cross),
+            (&[OWN, ("Sec-Fetch-Site", "same-origin")], 200, ""),
+            (&[OWN, ("Sec-Fetch-Site", "none")], 200, ""),
+            (&[OWN, ("Sec-Fetch-Site", "same-site")], 403, cross),
+            (&[OWN, ("Sec-Fetch-Site", "cross-site")], 403, cross),
+            (&[OWN, ("Sec-Fetch-Site", "?")], 403, cross),
         ];
         for (headers, status, text) in rows {
             let seen = verdict(&get("/metrics", headers));

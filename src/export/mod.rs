@@ -28,6 +28,8 @@ pub(crate) mod collector;
 #[cfg_attr(not(feature = "flamegraph"), path = "flamegraph_off.rs")]
 pub(crate) mod flamegraph;
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
 mod profile_tests;
 #[cfg(feature = "http")]
 pub(crate) mod serve;

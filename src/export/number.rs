@@ -26,7 +26,7 @@ pub(crate) fn push_i64(out: &mut Vec<u8>, value: i64) {
 pub(crate) fn push_f64(out: &mut Vec<u8>, value: f64) {
     if let Some(word) = not_finite(value) {
         out.extend_from_slice(word.as_bytes());
-    } else if value.abs() < WHOLE && value.fract().abs() < f64::MIN_POSITIVE {
+    } else if value.abs() < WHOLE && value.trunc().to_bits() == value.to_bits() {
         push_i64(out, whole(value));
     } else {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
@@ -59,8 +59,9 @@ pub(crate) fn push_bound(out: &mut Vec<u8>, value: f64) {
 ///
 /// Built once per process for each set and scale.
 pub(crate) fn bucket_ends(bounds: Bounds, unit: Unit) -> &'static [Box<[u8]>] {
-    static PLAIN: [OnceLock<Box<[Box<[u8]>]>>; 6] = [const { OnceLock::new() }; 6];
-    static SECONDS: [OnceLock<Box<[Box<[u8]>]>>; 6] = [const { OnceLock::new() }; 6];
+    type Ends = OnceLock<Box<[Box<[u8]>]>>;
+    static PLAIN: [Ends; 6] = [const { OnceLock::new() }; 6];
+    static SECONDS: [Ends; 6] = [const { OnceLock::new() }; 6];
     let table = match unit {
         Unit::Seconds => &SECONDS,
         Unit::Bytes | Unit::Ratio | Unit::Count => &PLAIN,
@@ -181,6 +182,7 @@ mod tests {
             (0.0, "0"),
             (-3.0, "-3"),
             (0.1, "0.1"),
+            (7.08730304690417e-309, "7.08730304690417e-309"),
             (123_456_789.0, "123456789"),
             (f64::NAN, "NaN"),
             (f64::INFINITY, "+Inf"),

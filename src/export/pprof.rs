@@ -10,8 +10,9 @@ use flate2::write::GzEncoder;
 
 use super::wire::Message;
 use crate::config;
-use crate::store::profile::{Function, Line, Location, Profile, Sample, ValueType, to_usize};
-use crate::store::stacks::OVERFLOW_NAME;
+use crate::store::profile::{
+    Function, Line, Location, OVERFLOW_NAME, Profile, Sample, ValueType, to_usize,
+};
 
 /// The profile as a response body of at most [`config::PROFILE_BODY_BYTES`] before compression;
 /// stacks that do not fit are one sample under `[overflow]`, so totals stay true.

@@ -529,6 +529,22 @@ mod svg {
     }
 
     #[test]
+    fn every_element_that_opens_also_closes() {
+        for (name, profile) in corpus() {
+            let svg = text(&profile, name);
+            let code = |c: char| c.is_ascii_lowercase();
+            for tag in ["svg", "script", "style", "g", "title", "text", "defs"] {
+                let (open, close) = (format!("<{tag}"), format!("</{tag}>"));
+                let opens = svg.match_indices(&open);
+                let after = |at: usize| svg.get(at + open.len()..).unwrap();
+                let opens = opens.filter(|(at, _)| !after(*at).starts_with(code));
+                let closes = svg.matches(&close).count();
+                assert_eq!(opens.count(), closes, "{name}: <{tag}>");
+            }
+        }
+    }
+
+    #[test]
     fn a_profile_without_samples_gives_a_picture_that_says_so() {
         let svg = text(&profile(&[]), "CPU <idle>");
         assert!(svg.contains("No samples; 200 were to be expected"));

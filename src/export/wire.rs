@@ -18,11 +18,6 @@ impl Message {
         }
     }
 
-    /// A signed number; negative ones take ten bytes.
-    pub(crate) fn signed(&mut self, field: u32, value: i64) {
-        self.number(field, value.cast_unsigned());
-    }
-
     pub(crate) fn flag(&mut self, field: u32, value: bool) {
         self.number(field, u64::from(value));
     }
@@ -45,10 +40,6 @@ impl Message {
         if !list.0.is_empty() {
             self.message(field, &list);
         }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -98,7 +89,7 @@ mod tests {
         inner.number(1, 127);
         let mut message = Message::default();
         message.number(1, u64::MAX);
-        message.signed(2, -1);
+        message.number(2, (-1_i64).cast_unsigned());
         message.flag(3, true);
         message.bytes(4, b"");
         message.bytes(4, "größe".as_bytes());
@@ -119,6 +110,6 @@ mod tests {
         message.number(1, 0);
         message.flag(3, false);
         message.packed(5, []);
-        assert_eq!(message.len(), 0);
+        assert!(message.as_bytes().is_empty());
     }
 }

@@ -180,7 +180,6 @@ impl Cache {
     }
 
     /// Begins a lookup.
-    #[must_use]
     pub fn get(&self) -> Lookup {
         Lookup {
             cache: self.clone(),

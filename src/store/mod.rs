@@ -8,12 +8,17 @@ pub(crate) mod demand;
 pub(crate) mod foreign;
 pub(crate) mod metrics;
 pub(crate) mod profile;
+#[cfg(feature = "profiling")]
 pub(crate) mod stacks;
+#[cfg(feature = "profiling")]
 pub(crate) mod symbols;
 pub(crate) mod sync;
+#[cfg(feature = "profiling")]
 pub(crate) mod windows;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+#[cfg(feature = "profiling")]
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::config::{self, SampleRate};
@@ -22,8 +27,11 @@ use demand::Board;
 use foreign::Foreign;
 use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
+#[cfg(feature = "profiling")]
 use stacks::Limits;
+#[cfg(feature = "profiling")]
 use symbols::Symbols;
+#[cfg(feature = "profiling")]
 use windows::{WindowLimits, Windows};
 
 /// A reader's wish for a CPU profile of the seconds to come.
@@ -52,8 +60,10 @@ pub(crate) struct Store {
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
     /// CPU samples of the last minutes.
+    #[cfg(feature = "profiling")]
     pub(crate) windows: Mutex<Windows>,
     /// Names and lines of addresses seen in profiles.
+    #[cfg(feature = "profiling")]
     pub(crate) symbols: Symbols,
 }
 
@@ -69,12 +79,15 @@ impl Store {
             callbacks: Callbacks::default(),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
+            #[cfg(feature = "profiling")]
             windows: Mutex::new(Windows::new(window_limits())),
+            #[cfg(feature = "profiling")]
             symbols: Symbols::new(config::SYMBOL_BYTES),
         }
     }
 }
 
+#[cfg(feature = "profiling")]
 fn window_limits() -> WindowLimits {
     WindowLimits {
         age: config::RECORDER,

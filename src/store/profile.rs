@@ -14,11 +14,13 @@ pub(crate) struct ValueType {
 }
 
 /// How often a stack was seen.
+#[cfg(any(test, feature = "profiling"))]
 pub(crate) const SAMPLES: ValueType = ValueType {
     name: "samples",
     unit: "count",
 };
 /// CPU time.
+#[cfg(any(test, feature = "profiling"))]
 pub(crate) const CPU: ValueType = ValueType {
     name: "cpu",
     unit: "nanoseconds",
@@ -64,7 +66,11 @@ pub(crate) struct Label {
     pub(crate) value: Arc<str>,
 }
 
+/// What stands for all that found no place.
+pub(crate) const OVERFLOW_NAME: &str = "[overflow]";
+
 /// The label that names the thread.
+#[cfg(any(test, feature = "profiling"))]
 pub(crate) const THREAD: &str = "thread";
 
 /// One address of the code.
@@ -139,6 +145,7 @@ pub(crate) struct Accounting {
 
 impl Profile {
     /// The sum of one column.
+    #[cfg(any(test, feature = "flamegraph"))]
     pub(crate) fn total(&self, column: usize) -> i64 {
         self.samples
             .iter()

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::profile::OVERFLOW_NAME;
+
 /// The frame that stands for the callers of a stack that was too deep.
 pub(crate) const TRUNCATED: u64 = u64::MAX - 1;
 /// What [`TRUNCATED`] is called.
 pub(crate) const TRUNCATED_NAME: &str = "[truncated]";
 /// The only frame of the stack that stands for all that found no place.
 pub(crate) const OVERFLOW: u64 = u64::MAX - 2;
-/// What [`OVERFLOW`] is called.
-pub(crate) const OVERFLOW_NAME: &str = "[overflow]";
 
 /// Things that are held once and meant by a small number; 0 means `[overflow]`.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) const OVERFLOWED: u32 = 0;
 const ENTRY_BYTES: usize = 64;
 
 pub(crate) fn stacks(limits: Limits) -> Interned<[u64]> {
-    Interned::new(limits, Arc::new([OVERFLOW]), |stack| size_of_val(stack))
+    Interned::new(limits, Arc::new([OVERFLOW]), size_of_val)
 }
 
 pub(crate) fn names(limits: Limits) -> Interned<str> {

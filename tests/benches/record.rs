@@ -2,7 +2,6 @@
 //!
 //! The same 4,096 requests over 48 series go to every contender, round by round in turn, so that a
 //! busy machine slows all of them. Run with `cargo bench -p streamgate-agent --bench record`.
-#![expect(missing_docs, reason = "a bench is no library")]
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,

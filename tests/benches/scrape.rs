@@ -2,7 +2,6 @@
 //!
 //! Two threads have recorded into every series, so that our snapshot has two copies to add up. Run
 //! with `cargo bench -p streamgate-agent --bench scrape`.
-#![expect(missing_docs, reason = "a bench is no library")]
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
@@ -30,6 +29,13 @@ static EVENTS: Metric = Metric::counter("bench_events_total", "Events.")
 static TIMES: Metric = Metric::request_histogram("bench_duration_seconds", "Duration.")
     .labels(&LABELS)
     .series_limit(LIMIT);
+static WAITS: Metric = Metric::wait_histogram("bench_wait_seconds", "Waits.")
+    .labels(&LABELS)
+    .series_limit(LIMIT);
+const WAIT_SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
 const SECONDS: [f64; 21] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.3, 0.4, 0.5,
     0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
@@ -84,10 +90,11 @@ fn counters(series: usize) -> (Core, Registry) {
     (core, registry)
 }
 
-fn histograms(series: usize) -> (Core, Registry) {
+/// Histograms of `metric`, whose bounds are `seconds`.
+fn histograms(metric: &Metric, seconds: &[f64], series: usize) -> (Core, Registry) {
     let (core, registry) = (Core::new(LIMIT), Registry::new());
-    let options = prometheus::HistogramOpts::new("bench_duration_seconds", "Duration.");
-    let options = options.buckets(SECONDS.to_vec());
+    let options = prometheus::HistogramOpts::new(metric.name(), "Duration.");
+    let options = options.buckets(seconds.to_vec());
     let family = prometheus::HistogramVec::new(options, &LABELS).unwrap();
     registry.register(Box::new(family.clone())).unwrap();
     let handles: Vec<_> = (0..series)
@@ -95,7 +102,7 @@ fn histograms(series: usize) -> (Core, Registry) {
             let set = set(place);
             let set = set.each_ref().map(String::as_str);
             (
-                core.histogram(&TIMES, &set).unwrap(),
+                core.histogram(metric, &set).unwrap(),
                 family.with_label_values(&set),
             )
         })
@@ -156,10 +163,43 @@ fn compare(title: &str, (core, registry): &(Core, Registry)) {
 }
 
 fn main() {
+    memory();
     for series in [1_000, 10_000, 100_000] {
         compare(&format!("{series} counters"), &counters(series));
     }
     for series in [1_000, 5_000] {
-        compare(&format!("{series} request histograms"), &histograms(series));
+        let pair = histograms(&TIMES, &SECONDS, series);
+        compare(&format!("{series} request histograms (244 cells)"), &pair);
     }
+    let pair = histograms(&WAITS, &WAIT_SECONDS, 5_000);
+    compare("5000 wait histograms (18 cells)", &pair);
+}
+
+/// Resident bytes per counter series, each crate alone and one recording thread.
+fn memory() {
+    const SERIES: usize = 100_000;
+    let sets: Vec<_> = (0..SERIES).map(set).collect();
+    let core = Core::new(LIMIT);
+    let before = resident();
+    for set in &sets {
+        let set = set.each_ref().map(String::as_str);
+        core.counter(&EVENTS, &set).unwrap().inc();
+    }
+    let ours = resident() - before;
+    let options = prometheus::Opts::new("bench_events_total", "Events.");
+    let family = prometheus::IntCounterVec::new(options, &LABELS).unwrap();
+    let before = resident();
+    for set in &sets {
+        let set = set.each_ref().map(String::as_str);
+        family.with_label_values(&set).inc();
+    }
+    let theirs = resident() - before;
+    println!("\n### Resident bytes per counter series of four labels, {SERIES} series\n");
+    println!("ours {}, prometheus {}", ours / SERIES, theirs / SERIES);
+}
+
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
 }

@@ -7,7 +7,11 @@
     reason = "tests"
 )]
 
+mod agent;
 mod budget;
 mod client;
 mod examples;
+mod http_descriptors;
+mod http_plane;
 mod layering;
+mod request;

@@ -1,3 +1,51 @@
-//! StreamGate: the reference service that shows streamgate-agent at work.
+//! The command line of StreamGate.
 
-fn main() {}
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Parser)]
+#[command(name = "streamgate", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves the API until SIGINT or SIGTERM.
+    Serve(streamgate::settings::Args),
+    /// Drives a running service with an open-loop load and reports what it measured.
+    Bench(streamgate::bench::Args),
+    /// Starts the service, seeds it, drives load and prints the target table.
+    Demo(streamgate::demo::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    log_to_stderr();
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => streamgate::serve::run(args).await,
+        Command::Bench(args) => streamgate::bench::run(args).await,
+        Command::Demo(args) => streamgate::demo::run(args).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            tracing::error!("{}", fatal.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Installs the subscriber of the process: warnings and worse, unless `RUST_LOG` says otherwise.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

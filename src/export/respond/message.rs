@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::bodies::Place;
 use crate::catalog::endpoints::TEXT;
 use crate::config;
+use crate::export::guard::Refusal;
 
 /// A request to one of the agent's endpoints, as a server of the host's own hands it over.
 ///
@@ -26,16 +27,8 @@ pub struct Request {
     headers: Vec<(String, Vec<u8>)>,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) body: Result<Vec<u8>, BodyFault>,
-}
-
-/// Why a body was not read to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BodyFault {
-    /// It is longer than its limit.
-    Over,
-    /// It is no proper body, or it broke off.
-    Broken,
+    /// Or why it was not read to its end.
+    pub(crate) body: Result<Vec<u8>, Refusal>,
 }
 
 /// Shows method and path only: queries and headers may carry secrets.
@@ -90,7 +83,7 @@ impl Request {
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
         self.body = if body.len() > config::BODY_BYTES {
-            Err(BodyFault::Over)
+            Err(Refusal::body_size())
         } else {
             Ok(body)
         };

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use crate::catalog::endpoints::{Place, TEXT};
 use crate::catalog::families::AGENT_PANICS;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::export::guard::{Denied, Guard, Reason, Refusal};
 use crate::export::negotiate::Negotiated;
 use crate::export::{Published, index};
@@ -31,7 +31,6 @@ use crate::store::Store;
 
 use actions::Actions;
 use bodies::{LargeBodies, Pages};
-use message::BodyFault;
 pub use message::{Reply, Request};
 use profile::Format;
 
@@ -129,13 +128,7 @@ pub(crate) async fn respond(plane: &Plane, request: Request) -> Reply {
 
 async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
     let place = plane.guard.check(request, Instant::now())?;
-    let body = request.body.as_ref().map_err(|fault| match fault {
-        BodyFault::Over => {
-            let text = format!("body over {} bytes", config::BODY_BYTES);
-            Refusal::new(413, Reason::BodySize, text)
-        }
-        BodyFault::Broken => Refusal::new(400, Reason::Malformed, "body broke off"),
-    })?;
+    let body = request.body.as_ref().map_err(Refusal::clone)?;
     let endpoint = match place {
         Place::Served(endpoint) => endpoint,
         Place::Absent(absent) => return Err(Refusal::new(501, Reason::Absent, absent.reason)),
@@ -152,7 +145,7 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/" => Ok(index::profiles(plane)),
         "/debug/pprof/profile" => profile::cpu(plane, request, Format::Pprof).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
-        "/debug/pprof/symbol" => profile::symbol(request, body),
+        "/debug/pprof/symbol" => profile::symbol(plane, request, body),
         "/debug/agent" => about::agent(plane),
         other => Err(Refusal::new(404, Reason::Route, other)),
     }

@@ -214,7 +214,7 @@ pub(super) fn cmdline(plane: &Plane) -> Reply {
 }
 
 /// Names of addresses: `0x1+0x2` in the body or, by GET, in the query.
-pub(super) fn symbol(request: &Request, body: &[u8]) -> Result<Reply, Refusal> {
+pub(super) fn symbol(plane: &Plane, request: &Request, body: &[u8]) -> Result<Reply, Refusal> {
     let text = if request.method == "POST" {
         String::from_utf8_lossy(body)
     } else {
@@ -232,11 +232,23 @@ pub(super) fn symbol(request: &Request, body: &[u8]) -> Result<Reply, Refusal> {
         let address = word
             .strip_prefix("0x")
             .and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        // Addresses are resolved while a profile is made; afterwards nothing here knows them.
         out.push_str(&match address {
-            Some(address) => format!("{address:#x} ??\n"),
+            Some(address) => format!("{address:#x} {}\n", name(plane, address)),
             None => format!("{} ??\n", shown(word).escape_debug()),
         });
     }
     Ok(Reply::new(200, TEXT, out.into_bytes()))
+}
+
+/// The function that holds an address, if a profile has resolved it before.
+fn name(plane: &Plane, address: u64) -> String {
+    let symbols = plane.store.symbols.get(address);
+    // Innermost inlined function first; the code belongs to the last.
+    symbols
+        .as_deref()
+        .and_then(|symbols| symbols.last())
+        .map_or_else(
+            || "??".to_owned(),
+            |symbol| symbol.function.name.to_string(),
+        )
 }

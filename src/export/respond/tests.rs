@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::*;
 use crate::assess::targets::TargetTable;
 use crate::catalog::endpoints;
+use crate::config;
 use crate::store::profile::{Accounting, CPU, Function, Line, Location, Profile, SAMPLES, Sample};
+use crate::store::symbols::Symbol;
 use crate::store::{CpuAnswer, CpuWish, Unavailable};
 
 /// Panics where a test asks for it, in the middle of any handler.
@@ -240,6 +242,7 @@ fn only_the_scripts_of_the_picture_itself_carry_the_nonce_of_its_policy() {
     assert_eq!(page.matches("<script").count(), marked);
     assert!(marked > 0);
     assert!(!page.contains(" onload="), "a handler that no nonce covers");
+    assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
     assert!(!page.contains("alert(1)</script>"));
 
     let again = ask(&served.plane, "GET", "/debug/flamegraph?seconds=1");
@@ -480,12 +483,18 @@ fn a_panic_anywhere_is_500_for_that_request_alone() {
 #[test]
 fn symbols_are_bounded_and_garbage_gets_question_marks() {
     let plane = silent();
+    let symbol = |name| Symbol {
+        function: Function::named(name),
+        line: 7,
+    };
+    let known: Arc<[Symbol]> = Arc::new([symbol("shop::inlined"), symbol("shop::work")]);
+    plane.store.symbols.put(0x40_1000, &known);
     let ask = |body: &[u8]| {
         let request = Request::new("POST", "/debug/pprof/symbol").header("host", "localhost");
         block_on(respond(&plane, request.body(body)))
     };
     let reply = ask(b"0x401000+0xzz+\xff<b>\n+0x1+");
-    let wanted = "num_symbols: 1\n0x401000 ??\n0xzz ??\n\u{fffd}<b> ??\n0x1 ??\n";
+    let wanted = "num_symbols: 1\n0x401000 shop::work\n0xzz ??\n\u{fffd}<b> ??\n0x1 ??\n";
     assert_eq!(text(&reply), wanted);
     let many = vec!["0x1"; config::SYMBOLS].join("+");
     assert_eq!(ask(many.as_bytes()).status(), 200);

@@ -68,12 +68,15 @@ pub(super) async fn serve<S, B>(
             }
         }
         End::Over(result) => {
+            let broken = result.is_err();
             if let Some(reason) = result.err().and_then(|error| refused(&error)) {
                 plane.denied.count(reason);
             }
-            // Elapsed or not: the connection closes.
-            let drain = poll_fn(|context| lock(&wire).poll_drain(context));
-            timeout(limits.linger, drain).await.unwrap_or_default();
+            if broken || lock(&wire).unread {
+                // Elapsed or not: the connection closes.
+                let drain = poll_fn(|context| lock(&wire).poll_drain(context));
+                timeout(limits.linger, drain).await.unwrap_or_default();
+            }
         }
     }
 }
@@ -94,6 +97,7 @@ where
     let service = service_fn(|request: http::Request<Incoming>| {
         lock(wire).head_done(!request.body().is_end_stream());
         let mut request = request.map(|body| Received {
+            whole: body.is_end_stream(),
             body,
             wire: Arc::clone(wire),
         });
@@ -153,6 +157,7 @@ fn refused(error: &hyper::Error) -> Option<Reason> {
 #[derive(Debug)]
 pub(super) struct Received {
     body: Incoming,
+    whole: bool,
     wire: Arc<Mutex<Wire>>,
 }
 
@@ -164,7 +169,9 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.whole |= matches!(frame, Poll::Ready(None));
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -178,7 +185,7 @@ impl Body for Received {
 
 impl Drop for Received {
     fn drop(&mut self) {
-        lock(&self.wire).body_done();
+        lock(&self.wire).body_done(self.whole);
     }
 }
 

@@ -16,7 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::config;
-use crate::export::respond::message::{self, BodyFault};
+use crate::export::guard::{Reason, Refusal};
+use crate::export::respond::message;
 use crate::export::respond::{Reply, Request};
 
 type Answering = Pin<Box<dyn Future<Output = Reply> + Send>>;
@@ -84,7 +85,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    fn into_request(self, body: Result<Vec<u8>, BodyFault>) -> Request {
+    fn into_request(self, body: Result<Vec<u8>, Refusal>) -> Request {
         let mut request = Request::new(self.method.as_str(), &self.target);
         request.body = body;
         if let (Some(authority), false) = (self.authority, self.headers.contains_key(HOST)) {
@@ -104,7 +105,7 @@ impl Head {
 }
 
 /// Reads a body of at most [`config::BODY_BYTES`]; one that says it is longer is not read at all.
-async fn received<B>(headers: &HeaderMap, body: B) -> Result<Vec<u8>, BodyFault>
+async fn received<B>(headers: &HeaderMap, body: B) -> Result<Vec<u8>, Refusal>
 where
     B: Body,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -113,12 +114,12 @@ where
         .get(CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|declared| declared > config::BODY_BYTES as u64) {
-        return Err(BodyFault::Over);
+        return Err(Refusal::body_size());
     }
     match Limited::new(body, config::BODY_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes().to_vec()),
-        Err(error) if error.is::<LengthLimitError>() => Err(BodyFault::Over),
-        Err(_) => Err(BodyFault::Broken),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::body_size()),
+        Err(_) => Err(Refusal::new(400, Reason::Malformed, "body broke off")),
     }
 }
 

@@ -77,12 +77,16 @@ pub(super) struct Wire {
     turn: Turn,
     /// When the peer's turn ends.
     due: Option<Instant>,
+    /// A body was not read to its end: its rest may still be on its way.
+    pub(super) unread: bool,
     /// Bytes came during our turn: the next head has begun.
     early: bool,
     /// Read during our turn and not yet handed on.
     ahead: Vec<u8>,
     /// While an answer waits to be taken: when to look, and the bytes taken until then.
     sending: Option<(Instant, u64)>,
+    /// Bytes dropped after our side was closed.
+    drained: usize,
     clock: Pin<Box<Sleep>>,
 }
 
@@ -94,9 +98,11 @@ impl Wire {
             limits,
             turn: Turn::Head,
             due: Some(due),
+            unread: false,
             early: false,
             ahead: Vec::new(),
             sending: None,
+            drained: 0,
             clock: Box::pin(sleep_until(due)),
         }
     }
@@ -108,14 +114,15 @@ impl Wire {
             self.turn = Turn::Body;
             self.due = Some(Instant::now() + self.limits.head);
         } else {
-            self.body_done();
+            self.body_done(true);
         }
     }
 
-    /// The body has come, or nobody wants more of it.
-    pub(super) fn body_done(&mut self) {
+    /// The body has come, or nobody wants the rest of it.
+    pub(super) fn body_done(&mut self, whole: bool) {
         self.turn = Turn::Work;
         self.due = None;
+        self.unread |= !whole;
     }
 
     /// The answer is on its way out.
@@ -176,8 +183,6 @@ impl Wire {
                 Ok(()) if !buffer.filled().is_empty() => {
                     self.early = true;
                     self.ahead.extend_from_slice(buffer.filled());
-                    // hyper may wait for these very bytes on a read that found nothing.
-                    context.waker().wake_by_ref();
                 }
                 Ok(()) | Err(_) => return Poll::Ready(Cut::Left),
             }
@@ -222,14 +227,16 @@ impl Wire {
         result
     }
 
-    /// Takes and drops what the peer still sends, after our side is closed.
+    /// Closes our side, then takes and drops what the peer still sends.
     pub(super) fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if ready!(Pin::new(&mut self.stream).poll_shutdown(context)).is_err() {
+            return Poll::Ready(());
+        }
         let mut space = [0; 1024];
-        // Enough for what is on its way; an endless sender is cut by the linger time or here.
-        for _ in 0..256 {
+        while self.drained < config::LINGER_BYTES {
             let mut buffer = ReadBuf::new(&mut space);
             match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) if !buffer.filled().is_empty() => self.drained += buffer.filled().len(),
                 Ok(()) | Err(_) => break,
             }
         }

@@ -131,12 +131,29 @@ impl Cells {
             let columns = read(&self.columns);
             (columns.list.clone(), columns.next)
         };
-        let mut sums = vec![0_u64; cells];
-        for (sums, column) in sums.chunks_mut(COLUMN_CELLS).zip(&columns) {
-            let copies = column.own.iter().chain([&column.shared]);
-            for copy in copies.filter_map(OnceLock::get) {
-                for (sum, cell) in sums.iter_mut().zip(&copy.0) {
-                    *sum = sum.wrapping_add(cell.load(Ordering::Relaxed));
+        let load = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+        let used = thread_index::used();
+        let mut sums = Vec::with_capacity(cells);
+        for column in &columns {
+            let start = sums.len();
+            let len = (cells - start).min(COLUMN_CELLS);
+            let copies = column.own.iter().take(used).chain([&column.shared]);
+            let mut copies = copies
+                .filter_map(OnceLock::get)
+                .map(|copy| copy.0.iter().take(len));
+            // The first two in one pass: most services have few threads that record, and memory
+            // is what this loop waits for.
+            match (copies.next(), copies.next()) {
+                (Some(one), Some(two)) => {
+                    let both = one.zip(two);
+                    sums.extend(both.map(|(one, two)| load(one).wrapping_add(load(two))));
+                }
+                (Some(one), None) => sums.extend(one.map(load)),
+                (None, _) => sums.resize(start + len, 0),
+            }
+            for copy in copies {
+                for (sum, cell) in sums.iter_mut().skip(start).zip(copy) {
+                    *sum = sum.wrapping_add(load(cell));
                 }
             }
         }

@@ -11,9 +11,6 @@ use std::sync::OnceLock;
 
 use crate::catalog::bounds::Bounds;
 
-/// Native schema of full rows: 2^3 cells per octave.
-pub(crate) const SCHEMA: i32 = 3;
-
 /// Bits after the leading one that the guess looks at: 16 parts of each power of two. With 8 parts
 /// up to three bounds would lie between a guess and the truth, with 16 at most `STEPS`.
 const PART_BITS: u32 = 4;
@@ -32,8 +29,6 @@ pub(crate) struct Layout {
     /// For each classic bound the number of cells at or below it.
     classic_ends: Box<[usize]>,
     classic: &'static [u64],
-    /// For each cell with an upper bound its native bucket index; `None` for the underflow cell.
-    native: Box<[Option<i32>]>,
     guess: [u16; GUESSES],
 }
 
@@ -65,15 +60,6 @@ impl Layout {
             .iter()
             .map(|bound| uppers.partition_point(|upper| upper <= bound))
             .collect();
-        let native = uppers
-            .iter()
-            .map(|upper| {
-                let (low, high) = bounds.native_octaves()?;
-                (low * 8 + 1..=high * 8)
-                    .find(|index| *upper <= native_upper_nanos(*index))
-                    .filter(|_| *upper > native_upper_nanos(low * 8))
-            })
-            .collect();
         let mut guess = [0_u16; GUESSES];
         for (key, first) in guess.iter_mut().enumerate() {
             let cell = uppers.partition_point(|upper| *upper < smallest(key));
@@ -86,7 +72,6 @@ impl Layout {
             buckets,
             classic_ends,
             classic,
-            native,
             guess,
         }
     }
@@ -141,11 +126,6 @@ impl Layout {
     /// The classic bucket that counts `value`; the last one is `+Inf`.
     pub(crate) fn classic_bucket(&self, value: u64) -> usize {
         self.classic.partition_point(|bound| *bound < value)
-    }
-
-    /// The native bucket of a cell; `None` for cells at or below the zero threshold.
-    pub(crate) fn native_bucket(&self, cell: usize) -> Option<i32> {
-        self.native.get(cell).copied().flatten()
     }
 
     /// The `quantile` (0..=1) of the events in `cells`, in the smallest unit, interpolated inside
@@ -244,10 +224,9 @@ mod tests {
         let layout = Layout::of(Bounds::Request);
         assert_eq!(layout.cells(), 225 + 17 + 2);
         let mut seen = std::collections::HashMap::new();
-        for cell in 0..layout.uppers().len() {
-            if let Some(index) = layout.native_bucket(cell) {
-                *seen.entry(index).or_insert(0) += 1;
-            }
+        for upper in layout.uppers() {
+            let index = (-20 * 8..=8 * 8).find(|index| *upper <= native_upper_nanos(*index));
+            *seen.entry(index).or_insert(0) += 1;
         }
         assert!(seen.values().all(|cells| *cells <= 2));
     }

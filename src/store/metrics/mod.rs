@@ -22,7 +22,7 @@ pub use exemplar::TraceContext;
 pub(crate) use family::{Family, Series, push_label};
 pub(crate) use handle::unix_nanos_now;
 pub use handle::{Counter, Gauge, Held, Histogram, ObservedCounter, UpDown};
-pub(crate) use layout::{Layout, SCHEMA};
+pub(crate) use layout::Layout;
 pub(crate) use names::{Shape, claims, is_label_name, is_metric_name};
 pub(crate) use snapshot::{Distribution, FamilySnapshot, Snapshot, Value, scale};
 
@@ -198,11 +198,7 @@ impl Metrics {
                 wraps: family.wraps(&cells),
             })
             .collect();
-        Snapshot {
-            unix_nanos: unix_nanos_now(),
-            cells,
-            families,
-        }
+        Snapshot { cells, families }
     }
 
     /// Bytes held in cells.

@@ -9,7 +9,6 @@ use crate::catalog::{Kind, Metric, Unit};
 
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    pub(crate) unix_nanos: u64,
     /// Summed over threads, indexed by slot.
     pub(crate) cells: Vec<u64>,
     /// Sorted by name.

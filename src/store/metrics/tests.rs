@@ -1,4 +1,8 @@
+use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -197,5 +201,68 @@ fn counters_never_step_back_while_threads_come_and_go() {
         };
         assert_eq!(now, last + 7);
         last = now;
+    }
+}
+
+fn totals(metrics: &Metrics) -> (u64, u64, f64) {
+    let snapshot = metrics.snapshot();
+    let (Value::Total(events), Value::Histogram(row)) =
+        (only(&snapshot, &EVENTS), only(&snapshot, &TIMES))
+    else {
+        panic!("a counter and a histogram were registered")
+    };
+    (events, row.count(), row.sum)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Waves of threads come and go; those of a wave live at the same time. With a small byte cap
+    /// most of them write to the shared copy.
+    #[test]
+    fn merge_equals_truth(
+        waves in proptest::collection::vec(proptest::collection::vec(0..40_u64, 1..70), 1..4),
+        small_cap: bool,
+    ) {
+        let bytes = if small_cap { 40_000 } else { 32 << 20 };
+        let metrics = Metrics::new(MetricsLimits { bytes, ..LIMITS });
+        let events = metrics.counter(&EVENTS, &["a", "b"]).unwrap();
+        let times = metrics.histogram(&TIMES, &["/"]).unwrap();
+        let mut truth = (0, 0, 0_u64);
+        for wave in waves {
+            let barrier = Barrier::new(wave.len());
+            let done = AtomicBool::new(false);
+            let record = |count: u64| {
+                barrier.wait();
+                for millis in 1..=count {
+                    events.add(3);
+                    times.record(Duration::from_millis(millis));
+                }
+            };
+            std::thread::scope(|scope| {
+                let record = &record;
+                let reader = scope.spawn(|| {
+                    let mut last = (0, 0, 0.0);
+                    while !done.load(Ordering::Relaxed) {
+                        let now = totals(&metrics);
+                        assert!(now.0 >= last.0 && now.1 >= last.1 && now.2 >= last.2);
+                        last = now;
+                    }
+                });
+                let running: Vec<_> = wave
+                    .iter()
+                    .map(|count| scope.spawn(move || record(*count)))
+                    .collect();
+                running.into_iter().for_each(|thread| thread.join().unwrap());
+                done.store(true, Ordering::Relaxed);
+                reader.join().unwrap();
+            });
+            for count in &wave {
+                truth = (truth.0 + 3 * count, truth.1 + count, truth.2 + count * (count + 1) / 2);
+            }
+            let now = totals(&metrics);
+            prop_assert_eq!((now.0, now.1), (truth.0, truth.1));
+            prop_assert!((now.2 - truth.2 as f64 / 1e3).abs() < 1e-9);
+            prop_assert!(!small_cap || metrics.bytes() < 60_000);
+        }
     }
 }

@@ -59,6 +59,12 @@ pub(crate) fn assigned() -> usize {
     if index == UNASSIGNED { assign() } else { index }
 }
 
+/// Places that any thread has had so far: the first so many. Whoever wrote at a place before this is
+/// called is within.
+pub(crate) fn used() -> usize {
+    lock(&FREE).next
+}
+
 fn assign() -> usize {
     // The lease first: where thread-locals are being torn down, nobody would give the place back.
     if LEASE.try_with(|_| ()).is_err() {

@@ -1,0 +1,37 @@
+//! Successful answers: JSON with the headers that caches read.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
+use http::{HeaderValue, StatusCode};
+use warp::reply::Response;
+
+use super::etag::BaseTag;
+
+/// For everybody: a browser keeps it a minute, a shared cache an hour, and may serve it stale while
+/// it asks again or while the service is down.
+const PUBLIC: &str =
+    "public, max-age=60, s-maxage=3600, stale-while-revalidate=60, stale-if-error=600";
+
+/// For the asker only, and nowhere kept.
+const GATED: &str = "private, no-store";
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, body: Bytes, gated: bool) -> Response {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+    let caching = if gated { GATED } else { PUBLIC };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+    response
+}
+
+/// A JSON answer with the tag of its representation, before its encoding is known.
+pub(super) fn tagged(status: StatusCode, body: Bytes, gated: bool, tag: &BaseTag) -> Response {
+    let mut response = json(status, body, gated);
+    if let Ok(tag) = HeaderValue::try_from(tag.to_string()) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}

@@ -1,0 +1,191 @@
+//! What handlers share: the database, the caches, the cursor keys.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason};
+use uuid::Uuid;
+
+use super::cursor::Signer;
+use crate::cache::{CacheKey, Cached, Epochs, L1, Resource, Tag, Variant};
+use crate::db::Database;
+use crate::db::content::Content;
+use crate::db::nft::Nft;
+use crate::db::users::User;
+use crate::observe::Observe;
+use crate::problem::Problem;
+
+/// Shared by all requests.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) observe: Observe,
+    pub(crate) db: Database,
+    pub(super) contents: Arc<L1<ContentView>>,
+    pub(super) pages: Arc<L1<PageView>>,
+    pub(super) users: Arc<L1<User>>,
+    pub(super) signer: Signer,
+    pub(super) keys_in_use: KeysInUse,
+    epochs: Arc<Epochs>,
+}
+
+/// A content as the cache keeps it.
+#[derive(Debug)]
+pub(super) struct ContentView {
+    pub(super) content: Content,
+    /// `None` where the key asks for the row alone.
+    pub(super) nfts: Option<Vec<Nft>>,
+}
+
+/// A page as the cache keeps it: the finished JSON.
+#[derive(Debug)]
+pub(super) struct PageView {
+    pub(super) json: Bytes,
+    /// One gated row makes the page gated.
+    pub(super) gated: bool,
+}
+
+impl App {
+    /// # Errors
+    /// The agent looks at too many things already.
+    pub(crate) fn new(
+        observe: Observe,
+        db: Database,
+        cache_bytes: u64,
+        cursor_keys: &[[u8; 32]],
+    ) -> Result<Self, streamgate_agent::Error> {
+        let epochs = Arc::new(Epochs::default());
+        // Details are asked for most and live longest; users are few and small.
+        let share = |percent: u64| cache_bytes / 100 * percent;
+        let cache =
+            |percent, observe: &Cache| (share(percent), Arc::clone(&epochs), observe.clone());
+        let (capacity, tags, handle) = cache(60, &observe.content_cache);
+        let contents = Arc::new(L1::new(capacity, tags, handle)?);
+        let (capacity, tags, handle) = cache(30, &observe.page_cache);
+        let pages = Arc::new(L1::new(capacity, tags, handle)?);
+        let (capacity, tags, handle) = cache(10, &observe.user_cache);
+        let users = Arc::new(L1::new(capacity, tags, handle)?);
+        Ok(Self {
+            contents,
+            pages,
+            users,
+            signer: Signer::new(cursor_keys),
+            keys_in_use: KeysInUse::default(),
+            epochs,
+            observe,
+            db,
+        })
+    }
+
+    /// Voids all that shows these contents or counts them for their users.
+    pub(super) async fn contents_changed(&self, contents: &[Uuid], users: &[Uuid]) {
+        for id in contents {
+            self.epochs.bump(Tag::Content(*id));
+        }
+        for id in users {
+            self.epochs.bump(Tag::User(*id));
+        }
+        self.epochs.bump(Tag::AllContents);
+        self.epochs.bump(Tag::AllNfts);
+        for id in contents {
+            for variant in [Variant::Row, Variant::WithNfts] {
+                self.contents
+                    .remove(&CacheKey::row(Resource::Content, *id, variant))
+                    .await;
+            }
+        }
+        let (own, shared) = (count(contents.len()), count(users.len()));
+        self.observe
+            .content_cache
+            .invalidated(InvalidationKind::Event, own);
+        self.observe
+            .user_cache
+            .invalidated(InvalidationKind::Dependency, shared);
+        // The two tags of the lists over everything, and each user's lists.
+        self.observe
+            .page_cache
+            .invalidated(InvalidationKind::Dependency, shared.saturating_add(2));
+    }
+
+    /// Counts a refusal that comes from a full pool.
+    pub(super) fn refused(&self, problem: impl Into<Problem>) -> Problem {
+        let problem = problem.into();
+        if matches!(problem, Problem::PoolTimeout) {
+            self.observe.shed(ShedReason::Pool);
+        }
+        problem
+    }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+impl Cached for ContentView {
+    fn bytes(&self) -> usize {
+        let nfts = self.nfts.as_deref().unwrap_or_default();
+        size_of::<Self>() + self.content.heap_bytes() + nfts.iter().map(Nft::bytes).sum::<usize>()
+    }
+
+    fn class(&self) -> CacheClass {
+        class(self.content.is_gated())
+    }
+}
+
+impl Cached for PageView {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.json.len()
+    }
+
+    fn class(&self) -> CacheClass {
+        class(self.gated)
+    }
+}
+
+impl Cached for User {
+    fn bytes(&self) -> usize {
+        self.bytes()
+    }
+
+    fn class(&self) -> CacheClass {
+        CacheClass::Public
+    }
+}
+
+fn class(gated: bool) -> CacheClass {
+    if gated {
+        CacheClass::Gated
+    } else {
+        CacheClass::Public
+    }
+}
+
+/// Idempotency keys whose first request is under way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeysInUse(Arc<Mutex<HashSet<String>>>);
+
+/// Holds a key until dropped.
+#[derive(Debug)]
+pub(super) struct KeyInUse {
+    key: String,
+    all: KeysInUse,
+}
+
+impl KeysInUse {
+    /// Takes a key; `None` while another request holds it.
+    pub(super) fn take(&self, key: &str) -> Option<KeyInUse> {
+        let mut keys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = keys.insert(key.to_owned());
+        taken.then(|| KeyInUse {
+            key: key.to_owned(),
+            all: self.clone(),
+        })
+    }
+}
+
+impl Drop for KeyInUse {
+    fn drop(&mut self) {
+        let mut keys = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.remove(&self.key);
+    }
+}

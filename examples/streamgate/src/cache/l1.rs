@@ -1,0 +1,561 @@
+//! The bounded map with single flight.
+//!
+//! Guide 2.1 and 3.3. Metrics: `cache_requests_total`, `cache_loads_total`,
+//! `cache_coalesced_requests_total`, `cache_evictions_total`, `cache_size_bytes`. Breaking tests:
+//! `a_thousand_cold_readers_cause_one_load`, `an_aborted_reader_does_not_cancel_the_load`,
+//! `a_load_in_flight_does_not_bring_back_the_old_value`.
+//!
+//! Every flight runs in a task of its own: a client that leaves must not cancel what others wait
+//! for. Errors are shared with the waiters and not kept.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::Expiry;
+use moka::future::Cache;
+use moka::notification::RemovalCause;
+use moka::ops::compute::Op;
+use streamgate_agent::{self as agent, CacheClass, CacheSize, EvictionCause};
+
+use super::epoch::{Epochs, Stamp, Tag};
+use super::key::CacheKey;
+use crate::db::DbError;
+
+/// The guide's lifetime, section 2.1.
+const LIFE: Duration = Duration::from_secs(300);
+
+/// Largest part of the lifetime that is taken off at random, so that values loaded together do not
+/// expire together.
+const JITTER: f64 = 0.10;
+
+/// How long "there is no such row" is believed: a row written by another process appears within it.
+const ABSENT_LIFE: Duration = Duration::from_secs(1);
+
+/// What an entry costs beside key and value: the map's own nodes, an estimate (moka 0.12).
+const ENTRY_BYTES: usize = 96;
+
+/// Larger values are served and not kept: a few of them would push out thousands.
+const LARGEST_VALUE: usize = 1 << 20;
+
+/// Longest wait for a load, then 503: more than a statement may take is a queue, not a load.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Flights that may end outdated before a reader gives up. One older flight can be under way when
+/// a reader arrives, so two suffice; the third is for a shared place in the epoch table.
+const FLIGHTS: usize = 3;
+
+/// What the cache has to know of a value.
+pub(crate) trait Cached: Send + Sync + 'static {
+    /// Bytes on the heap and in the value itself.
+    fn bytes(&self) -> usize;
+    /// Whether the value is for everybody.
+    fn class(&self) -> CacheClass;
+}
+
+/// Why there is no value.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// The load failed; everybody who waited gets the same cause.
+    #[error(transparent)]
+    Failed(DbError),
+    /// The load takes too long, panicked, or was overtaken by writes each time.
+    #[error("the value was not loaded in time")]
+    TooSlow,
+}
+
+/// One value, or the knowledge that there is none.
+struct Entry<V> {
+    stamp: Stamp,
+    value: Option<Arc<V>>,
+    life: Duration,
+    weight: u32,
+}
+
+/// Why a flight ended without a kept entry.
+enum Unkept<V> {
+    TooLarge(Arc<Entry<V>>),
+    Failed(DbError),
+}
+
+/// What a reader brought home and how.
+struct Landed<V> {
+    entry: Arc<Entry<V>>,
+    /// `None`: this reader loaded it. Otherwise the time spent waiting for another's load.
+    waited: Option<Duration>,
+}
+
+struct Lifetime;
+
+/// A cache of one kind of value.
+pub(crate) struct L1<V> {
+    map: Cache<CacheKey, Arc<Entry<V>>>,
+    epochs: Arc<Epochs>,
+    observe: agent::Cache,
+}
+
+impl<V> fmt::Debug for L1<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("L1")
+            .field("entries", &self.map.entry_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<V> Expiry<CacheKey, Arc<Entry<V>>> for Lifetime {
+    fn expire_after_create(&self, _: &CacheKey, e: &Arc<Entry<V>>, _: Instant) -> Option<Duration> {
+        Some(e.life)
+    }
+
+    fn expire_after_update(
+        &self,
+        _: &CacheKey,
+        entry: &Arc<Entry<V>>,
+        _: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(entry.life)
+    }
+}
+
+impl<V: Cached> L1<V> {
+    /// A cache of at most `capacity` weighed bytes.
+    ///
+    /// # Errors
+    /// The agent looks at too many things already.
+    pub(crate) fn new(
+        capacity: u64,
+        epochs: Arc<Epochs>,
+        observe: agent::Cache,
+    ) -> Result<Self, agent::Error> {
+        let evictions = observe.clone();
+        let map = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, entry: &Arc<Entry<V>>| entry.weight)
+            .expire_after(Lifetime)
+            .eviction_listener(move |_, _, cause| {
+                let cause = match cause {
+                    RemovalCause::Size => EvictionCause::Size,
+                    RemovalCause::Expired => EvictionCause::Expired,
+                    RemovalCause::Replaced => EvictionCause::Replaced,
+                    RemovalCause::Explicit => EvictionCause::Explicit,
+                };
+                evictions.evicted(cause, 1);
+            })
+            .build();
+        let watched = map.clone();
+        observe.observe(move || CacheSize {
+            entries: watched.entry_count(),
+            bytes: watched.weighted_size(),
+            capacity_bytes: capacity,
+        })?;
+        Ok(Self {
+            map,
+            epochs,
+            observe,
+        })
+    }
+
+    /// The value, from the cache or by `load`; `None` when there is no such row.
+    ///
+    /// A reader gets a value whose load began after he asked, or a kept one that no write has voided
+    /// since. Readers that miss together share one load.
+    ///
+    /// # Errors
+    /// The load failed, or took longer than two seconds.
+    pub(crate) async fn get<F, L>(
+        self: &Arc<Self>,
+        key: CacheKey,
+        tags: &[Tag],
+        load: F,
+    ) -> Result<Option<Arc<V>>, LoadError>
+    where
+        F: Fn() -> L + Send + Sync + 'static,
+        L: Future<Output = Result<Option<V>, DbError>> + Send + 'static,
+    {
+        let wanted = self.epochs.stamp(tags);
+        let lookup = self.observe.get();
+        if let Some(entry) = self.map.get(&key).await
+            && entry.stamp >= wanted
+        {
+            lookup.hit(entry.class());
+            return Ok(entry.value.clone());
+        }
+        let flight = {
+            let (cache, tags) = (Arc::clone(self), tags.to_vec());
+            tokio::spawn(async move { cache.fly(key, &tags, wanted, &load).await })
+        };
+        let landed = match tokio::time::timeout(WAIT, flight).await {
+            Ok(Ok(landed)) => landed?,
+            // A panic ends here as a slow load; the runtime has printed it.
+            Ok(Err(_)) | Err(_) => return Err(LoadError::TooSlow),
+        };
+        if let Some(waited) = landed.waited {
+            self.observe.coalesced(true, waited);
+        }
+        lookup.miss(landed.entry.class());
+        Ok(landed.entry.value.clone())
+    }
+
+    /// Removes a value that a write has voided, so that its memory is free at once.
+    pub(crate) async fn remove(&self, key: &CacheKey) {
+        self.map.invalidate(key).await;
+    }
+
+    /// Loads or waits until the value is as new as `wanted`.
+    async fn fly<F, L>(
+        &self,
+        key: CacheKey,
+        tags: &[Tag],
+        wanted: Stamp,
+        load: &F,
+    ) -> Result<Landed<V>, LoadError>
+    where
+        F: Fn() -> L + Send + Sync,
+        L: Future<Output = Result<Option<V>, DbError>> + Send,
+    {
+        let started = Instant::now();
+        for _ in 0..FLIGHTS {
+            self.drop_outdated(key, wanted).await;
+            let led = AtomicBool::new(false);
+            let outcome = self
+                .map
+                .try_get_with(key, async {
+                    led.store(true, Ordering::Relaxed);
+                    self.load(key, tags, load).await
+                })
+                .await;
+            let waited = (!led.into_inner()).then(|| started.elapsed());
+            let entry = match outcome {
+                Ok(entry) => entry,
+                Err(unkept) => match &*unkept {
+                    Unkept::TooLarge(entry) => Arc::clone(entry),
+                    Unkept::Failed(error) => {
+                        if let Some(waited) = waited {
+                            self.observe.coalesced(false, waited);
+                        }
+                        return Err(LoadError::Failed(error.clone()));
+                    }
+                },
+            };
+            // A flight that began before this reader asked may carry what a write has replaced.
+            if entry.stamp >= wanted {
+                return Ok(Landed { entry, waited });
+            }
+        }
+        Err(LoadError::TooSlow)
+    }
+
+    async fn load<F, L>(
+        &self,
+        key: CacheKey,
+        tags: &[Tag],
+        load: &F,
+    ) -> Result<Arc<Entry<V>>, Unkept<V>>
+    where
+        F: Fn() -> L + Send + Sync,
+        L: Future<Output = Result<Option<V>, DbError>> + Send,
+    {
+        // Before the load, never after: what it reads may change while it runs.
+        let stamp = self.epochs.stamp(tags);
+        let guard = self.observe.load();
+        let value = load().await.map_err(Unkept::Failed)?;
+        let bytes = value.as_ref().map_or(0, Cached::bytes);
+        let life = value.as_ref().map_or(ABSENT_LIFE, |_| jittered(LIFE));
+        let weight = size_of_val(&key)
+            .saturating_add(bytes)
+            .saturating_add(ENTRY_BYTES);
+        let entry = Arc::new(Entry {
+            stamp,
+            value: value.map(Arc::new),
+            life,
+            weight: u32::try_from(weight).unwrap_or(u32::MAX),
+        });
+        guard.done(entry.class());
+        if bytes > LARGEST_VALUE {
+            return Err(Unkept::TooLarge(entry));
+        }
+        Ok(entry)
+    }
+
+    /// Removes the entry if a write has voided it; one that another reader has renewed stays.
+    async fn drop_outdated(&self, key: CacheKey, wanted: Stamp) {
+        self.map
+            .entry(key)
+            .and_compute_with(|entry| {
+                let outdated = entry.is_some_and(|entry| entry.value().stamp < wanted);
+                std::future::ready(if outdated { Op::Remove } else { Op::Nop })
+            })
+            .await;
+    }
+}
+
+impl<V: Cached> Entry<V> {
+    fn class(&self) -> CacheClass {
+        self.value
+            .as_ref()
+            .map_or(CacheClass::Absent, |value| value.class())
+    }
+}
+
+fn jittered(life: Duration) -> Duration {
+    life.mul_f64(1.0 - JITTER * rand::random::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use streamgate_agent::{Agent, Tier};
+    use tokio::sync::Semaphore;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::cache::key::{Resource, Variant};
+
+    #[derive(Debug, PartialEq, Eq)]
+    struct Text(String);
+
+    impl Cached for Text {
+        fn bytes(&self) -> usize {
+            self.0.len()
+        }
+
+        fn class(&self) -> CacheClass {
+            CacheClass::Public
+        }
+    }
+
+    /// A source whose loads wait for a permit and then return what it holds.
+    #[derive(Debug)]
+    struct Source {
+        text: std::sync::Mutex<Option<&'static str>>,
+        gate: Semaphore,
+        loads: AtomicUsize,
+    }
+
+    impl Source {
+        fn new(text: Option<&'static str>, permits: usize) -> Arc<Self> {
+            Arc::new(Self {
+                text: std::sync::Mutex::new(text),
+                gate: Semaphore::new(permits),
+                loads: AtomicUsize::new(0),
+            })
+        }
+
+        fn set(&self, text: &'static str) {
+            *self.text.lock().unwrap() = Some(text);
+        }
+
+        fn loads(&self) -> usize {
+            self.loads.load(Ordering::SeqCst)
+        }
+
+        /// Reads first and waits then, as a slow statement with an old snapshot does.
+        async fn load(self: Arc<Self>) -> Result<Option<Text>, DbError> {
+            self.loads.fetch_add(1, Ordering::SeqCst);
+            let text = *self.text.lock().unwrap();
+            self.gate.acquire().await.unwrap().forget();
+            Ok(text.map(|text| Text(text.to_owned())))
+        }
+    }
+
+    fn cache(capacity: u64) -> (Arc<L1<Text>>, Arc<Epochs>) {
+        let agent = Agent::builder("test").no_listener().start().unwrap();
+        let epochs = Arc::new(Epochs::default());
+        let observe = agent.cache("test", Tier::L1);
+        (
+            Arc::new(L1::new(capacity, Arc::clone(&epochs), observe).unwrap()),
+            epochs,
+        )
+    }
+
+    fn key(n: u128) -> CacheKey {
+        CacheKey::row(Resource::Content, Uuid::from_u128(n), Variant::Row)
+    }
+
+    const TAG: Tag = Tag::Content(Uuid::from_u128(1));
+
+    async fn get(
+        cache: &Arc<L1<Text>>,
+        source: &Arc<Source>,
+    ) -> Result<Option<Arc<Text>>, LoadError> {
+        let source = Arc::clone(source);
+        cache
+            .get(key(1), &[TAG], move || Arc::clone(&source).load())
+            .await
+    }
+
+    fn text(got: Result<Option<Arc<Text>>, LoadError>) -> String {
+        got.unwrap().unwrap().0.clone()
+    }
+
+    async fn until(what: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !what() {
+            assert!(Instant::now() < deadline, "the condition never held");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_thousand_cold_readers_cause_one_load() {
+        let (cache, _) = cache(1 << 20);
+        let source = Source::new(Some("a"), 0);
+        let readers: Vec<_> = (0..1_000)
+            .map(|_| {
+                let (cache, source) = (Arc::clone(&cache), Arc::clone(&source));
+                tokio::spawn(async move { get(&cache, &source).await })
+            })
+            .collect();
+        until(|| source.loads() == 1).await;
+        source.gate.add_permits(1_000);
+        for reader in readers {
+            assert_eq!(text(reader.await.unwrap()), "a");
+        }
+        assert_eq!(source.loads(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_aborted_reader_does_not_cancel_the_load() {
+        let (cache, _) = cache(1 << 20);
+        let source = Source::new(Some("a"), 0);
+        let leader = {
+            let (cache, source) = (Arc::clone(&cache), Arc::clone(&source));
+            tokio::spawn(async move { get(&cache, &source).await.is_ok() })
+        };
+        until(|| source.loads() == 1).await;
+        leader.abort();
+        assert!(leader.await.unwrap_err().is_cancelled());
+        source.gate.add_permits(1);
+        assert_eq!(text(get(&cache, &source).await), "a");
+        assert_eq!(source.loads(), 1);
+    }
+
+    #[tokio::test]
+    async fn after_a_leaders_panic_a_waiter_loads() {
+        let (cache, _) = cache(1 << 20);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let reader = || {
+            let (cache, calls) = (Arc::clone(&cache), Arc::clone(&calls));
+            tokio::spawn(async move {
+                let load = move || {
+                    let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+                    async move {
+                        tokio::task::yield_now().await;
+                        assert!(!first, "the first load panics");
+                        Ok(Some(Text("a".to_owned())))
+                    }
+                };
+                cache.get(key(1), &[TAG], load).await
+            })
+        };
+        let readers = [reader(), reader(), reader()];
+        let mut failed = 0;
+        for reader in readers {
+            match reader.await.unwrap() {
+                Ok(found) => assert_eq!(found.unwrap().0, "a"),
+                Err(_) => failed += 1,
+            }
+        }
+        assert_eq!((failed, calls.load(Ordering::SeqCst)), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_load_in_flight_does_not_bring_back_the_old_value() {
+        let (cache, epochs) = cache(1 << 20);
+        let source = Source::new(Some("old"), 0);
+        let early = {
+            let (cache, source) = (Arc::clone(&cache), Arc::clone(&source));
+            tokio::spawn(async move { get(&cache, &source).await })
+        };
+        until(|| source.loads() == 1).await;
+        // The write commits and invalidates while the load holds what it read before.
+        source.set("new");
+        epochs.bump(TAG);
+        let late = {
+            let (cache, source) = (Arc::clone(&cache), Arc::clone(&source));
+            tokio::spawn(async move { get(&cache, &source).await })
+        };
+        source.gate.add_permits(2);
+        assert_eq!(
+            text(late.await.unwrap()),
+            "new",
+            "who asks after the write sees it"
+        );
+        assert_eq!(
+            text(early.await.unwrap()),
+            "old",
+            "who asked before may see either"
+        );
+        assert_eq!(text(get(&cache, &source).await), "new");
+        assert_eq!(source.loads(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failed_load_is_shared_and_not_kept() {
+        let (cache, _) = cache(1 << 20);
+        let failing = || async { Err(DbError::PoolTimeout) };
+        let failed = cache.get(key(1), &[TAG], failing).await;
+        assert!(matches!(
+            failed,
+            Err(LoadError::Failed(DbError::PoolTimeout))
+        ));
+        let source = Source::new(Some("a"), 1);
+        assert_eq!(text(get(&cache, &source).await), "a");
+    }
+
+    #[tokio::test]
+    async fn an_absent_row_is_believed_absent_for_a_while() {
+        let (cache, _) = cache(1 << 20);
+        let source = Source::new(None, 10);
+        for _ in 0..2 {
+            assert!(get(&cache, &source).await.unwrap().is_none());
+        }
+        assert_eq!(source.loads(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_value_over_the_limit_is_served_and_not_kept() {
+        let (cache, _) = cache(64 << 20);
+        let loads = Arc::new(AtomicUsize::new(0));
+        for _ in 0..2 {
+            let counted = Arc::clone(&loads);
+            let load = move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                async { Ok(Some(Text("x".repeat(LARGEST_VALUE + 1)))) }
+            };
+            let found = cache.get(key(1), &[TAG], load).await;
+            assert_eq!(text(found).len(), LARGEST_VALUE + 1);
+        }
+        assert_eq!(loads.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn the_weight_stays_within_the_capacity() {
+        let (cache, _) = cache(10_000);
+        for n in 0..200 {
+            let load = || async { Ok(Some(Text("x".repeat(1_000)))) };
+            cache.get(key(n), &[TAG], load).await.unwrap();
+        }
+        cache.map.run_pending_tasks().await;
+        assert!(
+            cache.map.weighted_size() <= 10_000,
+            "{}",
+            cache.map.weighted_size()
+        );
+        assert!(cache.map.entry_count() < 10);
+    }
+
+    #[test]
+    fn lifetimes_are_spread_over_a_tenth() {
+        let lives: Vec<Duration> = (0..1_000).map(|_| jittered(LIFE)).collect();
+        let (least, most) = (lives.iter().min().unwrap(), lives.iter().max().unwrap());
+        assert!(*least >= LIFE.mul_f64(0.9) && *most <= LIFE);
+        assert!(
+            *most - *least > Duration::from_secs(15),
+            "they do not expire together"
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! Reads pages of NFTs by owner, contract or token.
+
+use sqlx::FromRow;
+
+use super::{Database, DbError, Position};
+
+/// One NFT.
+#[derive(Clone, Debug, FromRow)]
+pub(crate) struct Nft {
+    pub(crate) id: String,
+    pub(crate) contract_address: String,
+    pub(crate) token_id: String,
+    pub(crate) owner_address: String,
+    pub(crate) chain_id: i64,
+    pub(crate) content_id: Option<String>,
+}
+
+/// Which NFTs a list shows: always exactly one condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NftFilter {
+    Owner(String),
+    Contract(String),
+    Token(String),
+}
+
+impl Database {
+    /// Up to `limit` NFTs after a position, newest first.
+    pub(crate) async fn nft_page(
+        &self,
+        filter: &NftFilter,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Nft>, DbError> {
+        let (statement, value) = match filter {
+            NftFilter::Owner(value) => (&self.statements.nft_page_by_owner, value),
+            NftFilter::Contract(value) => (&self.statements.nft_page_by_contract, value),
+            NftFilter::Token(value) => (&self.statements.nft_page_by_token, value),
+        };
+        let mut lease = self.reader().await?;
+        let run = sqlx::query_as(statement.sql)
+            .bind(after.id.to_string())
+            .bind(limit)
+            .bind(value)
+            .fetch_all(lease.conn());
+        self.timed(statement, Vec::len, run).await
+    }
+}
+
+impl Nft {
+    /// Bytes of the value and behind its strings.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.id.len()
+            + self.contract_address.len()
+            + self.token_id.len()
+            + self.owner_address.len()
+            + self.content_id.as_ref().map_or(0, String::len)
+    }
+}

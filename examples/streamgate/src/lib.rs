@@ -1,0 +1,18 @@
+//! StreamGate: the reference service that shows streamgate-agent at work.
+//!
+//! The service is a library so that its own tests, its load generator and its demo start it in
+//! their process; the binary only parses the command line. `README.md` maps each technique of the
+//! optimisation guide to the one file that shows it.
+
+pub mod bench;
+pub mod demo;
+pub mod error;
+pub mod seed;
+pub mod serve;
+pub mod settings;
+
+mod api;
+mod cache;
+mod db;
+mod observe;
+mod problem;

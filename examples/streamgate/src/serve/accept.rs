@@ -1,0 +1,84 @@
+//! The accept loop: a cap on connections, and a pause when the system hands none over.
+//!
+//! Metrics: `streamgate_connections_refused_total`, `streamgate_accept_failures_total`,
+//! `process_network_io_bytes_total`. Breaking test: `a_connection_over_the_cap_is_closed`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tower::Service;
+
+use super::connection;
+use super::stop::told;
+use crate::observe::Observe;
+
+/// First pause after a failed accept. Without one, a process without file descriptors spins: the
+/// connection stays in the queue and accept fails again at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest pause: how late the service is back after descriptors are.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts until told to stop; gives the connections that are still open.
+pub(super) async fn accept<S, R>(
+    listener: TcpListener,
+    service: S,
+    observe: Observe,
+    connections: usize,
+    mut stop: watch::Receiver<bool>,
+) -> JoinSet<()>
+where
+    S: Service<Request<Incoming>, Response = Response<R>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    R: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let free = Arc::new(Semaphore::new(connections));
+    let mut open = JoinSet::new();
+    let mut pause = PAUSE;
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // The finished are taken away here, so that the set holds open connections only.
+            Some(_) = open.join_next() => continue,
+            () = told(&mut stop) => return open,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                observe.accept_failures.inc();
+                tracing::warn!(%error, "no connection was accepted");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+        };
+        pause = PAUSE;
+        let Ok(place) = Arc::clone(&free).try_acquire_owned() else {
+            observe.refused.inc();
+            continue;
+        };
+        quicken(&stream);
+        let serve = connection::serve(stream, service.clone(), observe.clone(), stop.clone());
+        open.spawn(async move {
+            serve.await;
+            drop(place);
+        });
+    }
+}
+
+/// Small answers leave at once; a failure costs latency only.
+fn quicken(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+}

@@ -1,0 +1,93 @@
+//! Around the routes, inside the compression: shedding, the deadline, bodies of problems.
+//!
+//! Metric: `http_server_requests_shed_total{reason="queue"}`. Breaking tests:
+//! `a_request_over_the_limit_is_shed`, `a_request_over_its_deadline_is_503`.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use http_body::Body as _;
+use streamgate_agent::ShedReason;
+use tokio::sync::Semaphore;
+use tower::Service;
+use warp::reply::Response;
+
+use crate::observe::Observe;
+use crate::problem::{Problem, TraceParent, render};
+
+/// What the routes answered, for whoever stands outside the compression.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Original {
+    /// The compression answers 406 to a client that refuses every encoding, even after a write has
+    /// been done; that would be a lie.
+    pub(super) status: StatusCode,
+    /// Bytes of the body before compression.
+    pub(super) bytes: u64,
+}
+
+/// The routes with their limits.
+#[derive(Clone, Debug)]
+pub(super) struct Origin<S> {
+    routes: S,
+    free: Arc<Semaphore>,
+    deadline: Duration,
+    observe: Observe,
+}
+
+impl<S> Origin<S> {
+    /// At most `in_flight` requests at once, each answered within `deadline`.
+    pub(super) fn new(routes: S, in_flight: usize, deadline: Duration, observe: Observe) -> Self {
+        Self {
+            routes,
+            free: Arc::new(Semaphore::new(in_flight)),
+            deadline,
+            observe,
+        }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Origin<S>
+where
+    S: Service<Request<B>, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.routes.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let trace = TraceParent::of(request.headers());
+        let Ok(place) = Arc::clone(&self.free).try_acquire_owned() else {
+            self.observe.shed(ShedReason::Queue);
+            let response = finish(Problem::Overloaded.into_response(), &trace);
+            return Box::pin(std::future::ready(Ok(response)));
+        };
+        let answer = tokio::time::timeout(self.deadline, self.routes.call(request));
+        Box::pin(async move {
+            let response = match answer.await {
+                Ok(Ok(response)) => response,
+                Err(_) => Problem::Overloaded.into_response(),
+            };
+            drop(place);
+            Ok(finish(response, &trace))
+        })
+    }
+}
+
+fn finish(response: Response, trace: &TraceParent) -> Response {
+    let mut response = render(response, trace);
+    let original = Original {
+        status: response.status(),
+        bytes: response.body().size_hint().exact().unwrap_or(0),
+    };
+    response.extensions_mut().insert(original);
+    response
+}

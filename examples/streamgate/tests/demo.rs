@@ -1,0 +1,164 @@
+//! `streamgate demo` as a process: what scripts and people get from it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failing support function fails its test"
+)]
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+
+fn demo(out: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
+    command
+        .args(["demo", "--public", "127.0.0.1:0", "--agent", "127.0.0.1:0"])
+        .args(["--users", "50", "--contents", "500", "--out"])
+        .arg(out)
+        .args(options)
+        .kill_on_drop(true);
+    command
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn last_line_is_the_summary_with_every_field() {
+    let out = tempfile::tempdir().unwrap();
+    let options = ["--duration", "4s", "--rate", "100", "--json"];
+    let output = demo(out.path(), &options).output().await.unwrap();
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let summary: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    let mut fields: Vec<&str> = summary
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    fields.sort_unstable();
+    let expected = [
+        "cache_hit_ratio",
+        "client_p95_ms",
+        "cpu_ratio",
+        "errors",
+        "flamegraph",
+        "memory_ratio",
+        "p50_ms",
+        "p95_ms",
+        "p99_ms",
+        "profile_samples",
+        "requests",
+        "rps",
+        "targets",
+    ];
+    assert_eq!(fields, expected);
+    assert_eq!(summary["requests"], 400, "{}", stderr(&output));
+    assert_eq!(summary["errors"], 0, "{}", stderr(&output));
+    for field in ["p50_ms", "p95_ms", "p99_ms", "client_p95_ms"] {
+        assert!(summary[field].as_f64().unwrap() > 0.0, "{summary}");
+    }
+    let targets = summary["targets"].as_array().unwrap();
+    assert_eq!(targets.len(), 7, "{summary}");
+    for row in targets {
+        let judged = row["status"] == "ok" || row["status"] == "breach";
+        assert!(!judged || row["current"].is_number(), "{row}");
+    }
+    let svg = std::fs::read_to_string(summary["flamegraph"].as_str().unwrap()).unwrap();
+    assert!(svg.contains("<svg"));
+    let profile = std::fs::read(out.path().join("profile.pb.gz")).unwrap();
+    assert_eq!(profile[..2], [0x1f, 0x8b], "gzip");
+    assert!(
+        summary["profile_samples"].as_u64().unwrap() > 0,
+        "{summary}"
+    );
+    // A machine too busy for the generator voids the load, and only that may fail here.
+    assert!(
+        output.status.success() || stderr(&output).contains("does not count"),
+        "{}",
+        stderr(&output)
+    );
+    // Not a terminal: no colour, no rewritten line.
+    assert!(!output.stderr.contains(&0x1b) && !output.stdout.contains(&0x1b));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_taken_port_names_the_option_that_moves_it() {
+    let out = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for option in ["--public", "--agent"] {
+        let other = if option == "--public" {
+            "--agent"
+        } else {
+            "--public"
+        };
+        let output = Command::new(env!("CARGO_BIN_EXE_streamgate"))
+            .args(["demo", option, &address, other, "127.0.0.1:0"])
+            .args(["--users", "5", "--contents", "5", "--out"])
+            .arg(out.path())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        assert!(!output.status.success());
+        let message = stderr(&output);
+        assert!(
+            message.contains(&address) && message.contains(option),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_load_ends_when_the_demo_is_killed() {
+    let out = tempfile::tempdir().unwrap();
+    let mut demo = demo(out.path(), &["--duration", "1h", "--rate", "20"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let demo_id = demo.id().unwrap();
+    // The first progress line says that the load runs; the pipe must stay open.
+    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.contains("req/s") {
+            break;
+        }
+    }
+    let child = children(demo_id);
+    assert_eq!(child.len(), 1, "one load generator");
+    demo.kill().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while is_running(child[0]) {
+        assert!(
+            Instant::now() < deadline,
+            "the load generator goes on alone"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Processes whose parent this is.
+fn children(parent: u32) -> Vec<u32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|id| state_and_parent(*id).is_some_and(|(_, of)| of == parent))
+        .collect()
+}
+
+/// Whether the process still runs; an ended one that nobody asked about is a zombie.
+fn is_running(process: u32) -> bool {
+    state_and_parent(process).is_some_and(|(state, _)| state != "Z")
+}
+
+fn state_and_parent(process: u32) -> Option<(String, u32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
