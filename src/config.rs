@@ -74,39 +74,35 @@ pub(crate) const ACTIONS: usize = 256;
 /// Bytes of a refused value that are repeated to the client.
 pub(crate) const ECHO_BYTES: usize = 32;
 
-/// Frames of a stack that are kept, from the leaf.
+/// What sampling may hold and how it goes.
 #[cfg(feature = "profiling")]
-pub(crate) const STACK_DEPTH: usize = 128;
-/// Distinct stacks that are kept.
-#[cfg(feature = "profiling")]
-pub(crate) const STACKS: usize = 65_536;
-/// Bytes of distinct stacks.
-#[cfg(feature = "profiling")]
-pub(crate) const STACK_BYTES: usize = 32 << 20;
-/// How far back profile buckets reach.
-#[cfg(feature = "profiling")]
-pub(crate) const RECORDER: Duration = Duration::from_secs(15 * 60);
-/// Bytes of profile buckets.
-#[cfg(feature = "profiling")]
-pub(crate) const RECORDER_BYTES: usize = 16 << 20;
-/// How long samples are gathered into one bucket.
-#[cfg(feature = "profiling")]
-pub(crate) const BUCKET: Duration = Duration::from_secs(1);
-/// Distinct thread names that are kept.
-#[cfg(feature = "profiling")]
-pub(crate) const THREAD_NAMES: usize = 16_384;
-/// Bytes of distinct thread names; a name has at most 15.
-#[cfg(feature = "profiling")]
-pub(crate) const THREAD_NAME_BYTES: usize = 2 << 20;
+pub(crate) mod sampling {
+    use std::time::Duration;
+
+    /// Frames of a stack that are kept, from the leaf.
+    pub(crate) const STACK_DEPTH: usize = 128;
+    /// Distinct stacks that are kept.
+    pub(crate) const STACKS: usize = 65_536;
+    /// Bytes of distinct stacks.
+    pub(crate) const STACK_BYTES: usize = 32 << 20;
+    /// How far back profile buckets reach.
+    pub(crate) const RECORDER: Duration = Duration::from_secs(15 * 60);
+    /// Bytes of profile buckets.
+    pub(crate) const RECORDER_BYTES: usize = 16 << 20;
+    /// How long samples are gathered into one bucket.
+    pub(crate) const BUCKET: Duration = Duration::from_secs(1);
+    /// Distinct thread names that are kept.
+    pub(crate) const THREAD_NAMES: usize = 16_384;
+    /// Bytes of distinct thread names; a name has at most 15.
+    pub(crate) const THREAD_NAME_BYTES: usize = 2 << 20;
+    /// Unpacked bytes of one module's debug sections; a module with more gets names without lines.
+    pub(crate) const DEBUG_BYTES: u64 = 256 << 20;
+    /// Coverage below which a profile says so in words.
+    pub(crate) const COVERAGE: f64 = 0.97;
+}
+
 /// Bytes of names and lines kept for addresses seen in profiles.
-#[cfg(feature = "profiling")]
 pub(crate) const SYMBOL_BYTES: usize = 16 << 20;
-/// Unpacked bytes of one module's debug sections; a module with more gets names without lines.
-#[cfg(feature = "profiling")]
-pub(crate) const DEBUG_BYTES: u64 = 256 << 20;
-/// Coverage below which a profile says so in words.
-#[cfg(feature = "profiling")]
-pub(crate) const COVERAGE: f64 = 0.97;
 
 /// Label sets over all families.
 pub(crate) const SERIES: usize = 50_000;
@@ -215,7 +211,10 @@ impl SampleRate {
         self.0.get()
     }
 
-    #[cfg(feature = "profiling")]
+    #[cfg_attr(
+        not(feature = "profiling"),
+        expect(dead_code, reason = "nothing samples in this build")
+    )]
     pub(crate) fn period(self) -> Duration {
         Duration::from_secs(1) / self.0.get()
     }

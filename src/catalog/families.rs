@@ -222,16 +222,14 @@ pub(crate) static DB_QUERIES_PER_REQUEST: Metric = Metric::histogram(
 )
 .labels(&["http_route"])
 .signal(Signal::Query);
-pub(crate) static DB_CLIENT_CONNECTION_COUNT: Metric = Metric::gauge(
-    "db_client_connection_count",
-    "Connections of the pool by state.",
-)
-.labels(&[
-    "db_client_connection_pool_name",
-    "db_client_connection_state",
-])
-.otel("db.client.connection.count")
-.signal(Signal::Pool);
+pub(crate) static DB_CLIENT_CONNECTION_COUNT: Metric =
+    Metric::gauge("db_client_connections", "Connections of the pool by state.")
+        .labels(&[
+            "db_client_connection_pool_name",
+            "db_client_connection_state",
+        ])
+        .otel("db.client.connection.count")
+        .signal(Signal::Pool);
 pub(crate) static DB_CLIENT_CONNECTION_MAX: Metric = Metric::gauge(
     "db_client_connection_max",
     "Connections that the pool may open.",
@@ -430,11 +428,11 @@ pub(crate) static PROCESS_NETWORK_IO: Metric = Metric::counter(
 .otel("process.network.io")
 .signal(Signal::Process);
 pub(crate) static PROCESS_THREAD_COUNT: Metric =
-    Metric::gauge("process_thread_count", "Threads of the process.")
+    Metric::gauge("process_threads", "Threads of the process.")
         .otel("process.thread.count")
         .signal(Signal::Process);
 pub(crate) static PROCESS_FD_COUNT: Metric = Metric::gauge(
-    "process_unix_file_descriptor_count",
+    "process_unix_file_descriptors",
     "Open file descriptors of the process.",
 )
 .otel("process.unix.file_descriptor.count")

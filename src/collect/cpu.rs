@@ -6,15 +6,14 @@
 
 use std::fmt;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::cpu_answer::{AnswerMeters, Answers, Due};
 use super::cpu_pprof::PprofEngine;
-use super::cpu_profile::{self, Taken};
-use super::symbols::{Patience, Symbolised, Symboliser};
+use super::cpu_profile::Taken;
 use crate::catalog::families;
-use crate::config::{self, SampleRate};
+use crate::config::{SampleRate, sampling};
 use crate::store::metrics::{Counter, Gauge, unix_nanos_now};
 use crate::store::sync::lock;
 use crate::store::windows::{Dropped, Span, Window};
@@ -57,18 +56,18 @@ impl Sink<'_> {
     /// the return address of each caller.
     pub(crate) fn sample(&mut self, stack: &[u64], thread: &str, weight: u32) {
         self.recorded += u64::from(weight);
-        lock(&self.store.windows).add(stack, thread, weight);
+        lock(&self.store.samples.windows).add(stack, thread, weight);
     }
 
     /// Notes that this many of the samples were deeper than is kept.
     pub(crate) fn truncated(&mut self, samples: u32) {
-        lock(&self.store.windows).truncate(u64::from(samples));
+        lock(&self.store.samples.windows).truncate(u64::from(samples));
     }
 
     /// Notes samples that were due but could not be had.
     pub(crate) fn lost(&mut self, reason: &'static str, samples: u64) {
         self.lost += samples;
-        lock(&self.store.windows).lose(reason, samples);
+        lock(&self.store.samples.windows).lose(reason, samples);
     }
 }
 
@@ -79,7 +78,9 @@ pub(crate) struct CpuCollector {
     process_cpu: fn() -> Option<Duration>,
     run: Option<Run>,
     readers: Vec<Reader>,
-    symboliser: Symboliser,
+    /// Readers whose windows are over and being named.
+    answering: Vec<u64>,
+    answers: Answers,
     meters: Option<Meters>,
 }
 
@@ -136,30 +137,31 @@ impl CpuCollector {
         process_cpu: fn() -> Option<Duration>,
     ) -> Self {
         let meters = Meters::new(&store);
+        let answers = Answers::new(Arc::clone(&store), answer_meters(&store));
         Self {
+            answering: Vec::new(),
+            answers,
             store,
             engine,
             process_cpu,
             run: None,
             readers: Vec::new(),
-            symboliser: Symboliser::default(),
             meters,
         }
     }
 
     /// Does what is due and says how long to wait for the next turn, at most; the wait should end
     /// early when wishes come or go.
-    ///
-    /// Blocks while a profile is named, at most [`config::SYMBOLISE`].
     pub(crate) fn turn(&mut self, now: Instant) -> Duration {
         self.store.cpu.expire(now);
         self.store.refresh.expire(now);
         let open = self.store.cpu.open();
         let is_open = |id| open.iter().any(|(open, _)| *open == id);
         self.readers.retain(|reader| is_open(reader.id));
+        self.answering.retain(|id| is_open(*id));
         let newcomers: Vec<Reader> = open
             .iter()
-            .filter(|(id, _)| !self.readers.iter().any(|reader| reader.id == *id))
+            .filter(|(id, _)| !self.knows(*id))
             .map(|(id, wish)| Reader {
                 id: *id,
                 wish: *wish,
@@ -175,22 +177,32 @@ impl CpuCollector {
         self.readers = staying;
         let rate = self.readers.iter().map(|reader| reader.wish.rate).max();
         if let Some(run) = self.run {
-            let full = now.saturating_duration_since(run.start) >= config::BUCKET;
+            let full = now.saturating_duration_since(run.start) >= sampling::BUCKET;
             if due_now || new_now || full || rate != Some(run.rate) {
                 self.cut(now);
             } else if now.saturating_duration_since(run.drained) >= self.engine.interval() {
                 self.drain(now);
             }
         }
-        let windows: Vec<(u64, Option<Window>)> = {
-            let held = lock(&self.store.windows);
+        let windows: Vec<Option<Window>> = {
+            let held = lock(&self.store.samples.windows);
             let windows = due.iter();
-            let windows = windows.map(|reader| (reader.id, held.merge(reader.start, now)));
+            let windows = windows.map(|reader| held.merge(reader.start, now));
             windows.collect()
         };
         self.tune(rate, now);
-        for ((id, window), reader) in windows.into_iter().zip(&due) {
-            self.answer(id, window, reader.wish.duration);
+        let taken = Taken {
+            engine: self.engine.name(),
+            leaves_out: self.engine.leaves_out(),
+        };
+        for (reader, window) in due.iter().zip(windows) {
+            self.answering.push(reader.id);
+            self.answers.begin(Due {
+                reader: reader.id,
+                window,
+                asked: reader.wish.duration,
+                taken,
+            });
         }
         self.wait(now)
     }
@@ -205,6 +217,11 @@ impl CpuCollector {
             let why = Unavailable("the agent is stopping".to_owned());
             self.store.cpu.answer(id, Err(why));
         }
+        self.answers.finish();
+    }
+
+    fn knows(&self, id: u64) -> bool {
+        self.readers.iter().any(|reader| reader.id == id) || self.answering.contains(&id)
     }
 
     /// Makes the engine run at a rate, or not at all.
@@ -248,7 +265,7 @@ impl CpuCollector {
             run.drained = now;
         }
         let (dropped, bytes) = {
-            let windows = lock(&self.store.windows);
+            let windows = lock(&self.store.samples.windows);
             (windows.dropped(), windows.bytes())
         };
         if let Some(meters) = &mut self.meters {
@@ -270,48 +287,8 @@ impl CpuCollector {
             period: run.rate.period(),
             cpu: cpu.map(|(now, before)| now.saturating_sub(before)),
         };
-        lock(&self.store.windows).cut(span);
+        lock(&self.store.samples.windows).cut(span);
         self.run = Some(next);
-    }
-
-    fn answer(&mut self, id: u64, window: Option<Window>, asked: Duration) {
-        let Some(window) = window else {
-            let why = "no samples were gathered in this window: sampling stopped".to_owned();
-            self.store.cpu.answer(id, Err(Unavailable(why)));
-            return;
-        };
-        let addresses = cpu_profile::addresses(&window);
-        let store = &self.store;
-        let patience = Patience {
-            deadline: Instant::now() + patience(asked),
-            wanted: &|| store.cpu.open().iter().any(|(open, _)| *open == id),
-        };
-        let symboliser = &mut self.symboliser;
-        // Files may be damaged in ways that their readers did not foresee.
-        let symbolised = catch_unwind(AssertUnwindSafe(|| {
-            symboliser.symbolise(&addresses, &store.symbols, &patience)
-        }));
-        let symbolised = symbolised.unwrap_or_else(|_| {
-            if let Some(meters) = &self.meters {
-                meters.panics.inc();
-            }
-            Symbolised::raw(
-                &addresses,
-                "no names: reading the symbols failed unexpectedly",
-            )
-        });
-        let taken = Taken {
-            engine: self.engine.name(),
-            leaves_out: self.engine.leaves_out(),
-        };
-        let profile = cpu_profile::profile(&window, symbolised, taken);
-        if let Some(meters) = &self.meters {
-            match profile.accounting.coverage {
-                Some(coverage) => meters.coverage.set(coverage),
-                None => meters.coverage.clear(),
-            }
-        }
-        self.store.cpu.answer(id, Ok(Arc::new(profile)));
     }
 
     fn wait(&self, now: Instant) -> Duration {
@@ -321,18 +298,13 @@ impl CpuCollector {
         let ends = self.readers.iter().map(Reader::end);
         let next = ends
             .chain([
-                run.start + config::BUCKET,
+                run.start + sampling::BUCKET,
                 run.drained + self.engine.interval(),
             ])
             .min();
         let left = next.map_or(TURN, |next| next.saturating_duration_since(now));
         left.min(TURN)
     }
-}
-
-/// Time for naming: the go tool gives up 1.5 times the seconds asked for plus 5 s after asking.
-fn patience(asked: Duration) -> Duration {
-    (asked / 2 + Duration::from_secs(3)).min(config::SYMBOLISE)
 }
 
 impl Run {
@@ -352,8 +324,6 @@ impl Run {
 struct Meters {
     recorded: Counter,
     lost: Counter,
-    coverage: Gauge,
-    panics: Counter,
     folded: Counter,
     crowded_out: Counter,
     memory: Gauge,
@@ -376,16 +346,10 @@ impl Meters {
         Some(Self {
             recorded: samples("recorded")?,
             lost: samples("lost")?,
-            coverage: metrics
-                .gauge(&families::AGENT_PROFILE_COVERAGE, &["cpu"])
-                .ok()?,
-            panics: metrics
-                .counter(&families::AGENT_PANICS, &["symbols"])
-                .ok()?,
             folded: dropped("stack_table_full")?,
             crowded_out: dropped("recorder_full")?,
             memory: metrics.gauge(&families::AGENT_MEMORY, &["profile"]).ok()?,
-            dropped: lock(&store.windows).dropped(),
+            dropped: lock(&store.samples.windows).dropped(),
         })
     }
 
@@ -402,6 +366,16 @@ impl Meters {
         self.memory
             .set(u32::try_from(bytes).map_or(f64::NAN, f64::from));
     }
+}
+
+fn answer_meters(store: &Store) -> Option<AnswerMeters> {
+    let metrics = &store.metrics;
+    let coverage = metrics.gauge(&families::AGENT_PROFILE_COVERAGE, &["cpu"]);
+    let panics = metrics.counter(&families::AGENT_PANICS, &["symbols"]);
+    Some(AnswerMeters {
+        coverage: coverage.ok()?,
+        panics: panics.ok()?,
+    })
 }
 
 /// Kernel ticks per second in `/proc/self/stat`: a constant of the interface on all architectures

@@ -13,7 +13,7 @@ use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 
 use super::cpu::{CpuEngine, Sink};
 use super::modules::modules;
-use crate::config::{self, SampleRate};
+use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
 use crate::store::stacks::TRUNCATED;
 
@@ -89,7 +89,7 @@ impl CpuEngine for PprofEngine {
     }
 
     fn interval(&self) -> Duration {
-        config::BUCKET
+        sampling::BUCKET
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::symbols::Symbolised;
-use crate::config;
+use crate::config::sampling;
 use crate::store::profile::{
     Accounting, CPU, Function, Label, Line, Location, OVERFLOW_NAME, Profile, SAMPLES, Sample,
     THREAD,
@@ -31,13 +31,13 @@ pub(super) fn addresses(window: &Window) -> Vec<u64> {
 
 /// Who took the samples, for the reader.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Taken<'a> {
-    pub(super) engine: &'a str,
-    pub(super) leaves_out: Option<&'a str>,
+pub(super) struct Taken {
+    pub(super) engine: &'static str,
+    pub(super) leaves_out: Option<&'static str>,
 }
 
 /// The profile of a window.
-pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken<'_>) -> Profile {
+pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken) -> Profile {
     let accounting = account(window);
     let mut comments = comments(window, &accounting, taken);
     comments.extend(symbolised.comments);
@@ -164,7 +164,7 @@ fn account(window: &Window) -> Accounting {
 /// A sample more or less at either end of a window is no gap.
 const NOISE: u64 = 2;
 
-fn comments(window: &Window, accounting: &Accounting, taken: Taken<'_>) -> Vec<String> {
+fn comments(window: &Window, accounting: &Accounting, taken: Taken) -> Vec<String> {
     let hertz = |period: Duration| 1.0 / period.as_secs_f64();
     let (fast, slow) = window.periods;
     let mut out = vec![
@@ -198,7 +198,7 @@ fn comments(window: &Window, accounting: &Accounting, taken: Taken<'_>) -> Vec<S
         .map_or(0, |expected| expected.saturating_sub(accounting.recorded));
     let gap = accounting
         .coverage
-        .filter(|coverage| *coverage < config::COVERAGE && missing > NOISE);
+        .filter(|coverage| *coverage < sampling::COVERAGE && missing > NOISE);
     if let Some(coverage) = gap {
         let cause = taken.leaves_out.map_or(String::new(), |what| {
             format!("; this engine leaves out {what}")
@@ -215,7 +215,7 @@ fn comments(window: &Window, accounting: &Accounting, taken: Taken<'_>) -> Vec<S
         out.push(format!(
             "{} samples were deeper than {} frames and begin at {TRUNCATED_NAME}",
             accounting.truncated,
-            config::STACK_DEPTH
+            sampling::STACK_DEPTH
         ));
     }
     out

@@ -18,6 +18,8 @@ pub(crate) mod sys;
 #[cfg_attr(not(feature = "profiling"), path = "cpu_off.rs")]
 pub(crate) mod cpu;
 #[cfg(feature = "profiling")]
+mod cpu_answer;
+#[cfg(feature = "profiling")]
 mod cpu_pprof;
 #[cfg(feature = "profiling")]
 mod cpu_profile;

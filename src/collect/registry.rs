@@ -18,7 +18,8 @@ use crate::config;
 use crate::error::Error;
 use crate::store::Store;
 use crate::store::foreign::{ForeignFamily, ForeignKind, ForeignSeries, ForeignValue};
-use crate::store::metrics::{Counter, Shape, claims, is_label_name, is_metric_name};
+use crate::store::metrics::Counter;
+use crate::store::metrics::names::{Shape, claims, is_label_name, is_metric_name};
 use crate::store::sync::lock;
 
 /// The registries that the host handed over. Clones share the list.

@@ -12,7 +12,7 @@ use addr2line::Loader;
 
 use super::elf::{self, Elf};
 use super::modules::{Module, modules};
-use crate::config;
+use crate::config::sampling;
 use crate::store::profile::{Function, Mapping};
 use crate::store::symbols::{Symbol, Symbols};
 
@@ -195,8 +195,8 @@ impl Named {
         let mut why = None;
         let lines = if elf.debug_bytes == 0 {
             None
-        } else if elf.debug_bytes > config::DEBUG_BYTES {
-            let (seen, limit) = (elf.debug_bytes >> 20, config::DEBUG_BYTES >> 20);
+        } else if elf.debug_bytes > sampling::DEBUG_BYTES {
+            let (seen, limit) = (elf.debug_bytes >> 20, sampling::DEBUG_BYTES >> 20);
             why = Some(format!("{seen} MiB of debug sections exceed {limit} MiB"));
             None
         } else if patience.over() {

@@ -69,14 +69,14 @@ fn metric(family: &FamilySnapshot, series: &Series, value: Value<'_>) -> proto::
     let mut shown = proto::Metric::from_label(labels.map(label).collect());
     match value {
         Value::Histogram(row) => {
-            let bucket = |(bound, total)| {
+            let bucket = |((bound, _), total)| {
                 let mut bucket = proto::Bucket::default();
                 bucket.set_upper_bound(bound_value(bound, family.metric.unit));
                 bucket.set_cumulative_count(total);
                 bucket
             };
             let mut histogram = proto::Histogram::default();
-            histogram.set_bucket(row.cumulative().map(bucket).collect());
+            histogram.set_bucket(row.layout.classic().zip(row.totals()).map(bucket).collect());
             histogram.set_sample_count(row.count());
             histogram.set_sample_sum(row.sum);
             shown.set_histogram(histogram);

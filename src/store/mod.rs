@@ -5,20 +5,23 @@
 
 pub(crate) mod callbacks;
 pub(crate) mod demand;
+#[cfg_attr(
+    not(feature = "prometheus"),
+    expect(dead_code, reason = "only foreign registries fill it")
+)]
 pub(crate) mod foreign;
 pub(crate) mod metrics;
 pub(crate) mod profile;
+#[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
+pub(crate) mod samples;
 #[cfg(feature = "profiling")]
 pub(crate) mod stacks;
-#[cfg(feature = "profiling")]
 pub(crate) mod symbols;
 pub(crate) mod sync;
 #[cfg(feature = "profiling")]
 pub(crate) mod windows;
 
 use std::sync::Arc;
-#[cfg(feature = "profiling")]
-use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::config::{self, SampleRate};
@@ -27,12 +30,8 @@ use demand::Board;
 use foreign::Foreign;
 use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
-#[cfg(feature = "profiling")]
-use stacks::Limits;
-#[cfg(feature = "profiling")]
+use samples::Samples;
 use symbols::Symbols;
-#[cfg(feature = "profiling")]
-use windows::{WindowLimits, Windows};
 
 /// A reader's wish for a CPU profile of the seconds to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +59,12 @@ pub(crate) struct Store {
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
     /// CPU samples of the last minutes.
-    #[cfg(feature = "profiling")]
-    pub(crate) windows: Mutex<Windows>,
+    #[cfg_attr(
+        not(feature = "profiling"),
+        expect(dead_code, reason = "nothing samples in this build")
+    )]
+    pub(crate) samples: Samples,
     /// Names and lines of addresses seen in profiles.
-    #[cfg(feature = "profiling")]
     pub(crate) symbols: Symbols,
 }
 
@@ -79,26 +80,8 @@ impl Store {
             callbacks: Callbacks::default(),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
-            #[cfg(feature = "profiling")]
-            windows: Mutex::new(Windows::new(window_limits())),
-            #[cfg(feature = "profiling")]
+            samples: Samples::default(),
             symbols: Symbols::new(config::SYMBOL_BYTES),
         }
-    }
-}
-
-#[cfg(feature = "profiling")]
-fn window_limits() -> WindowLimits {
-    WindowLimits {
-        age: config::RECORDER,
-        bytes: config::RECORDER_BYTES,
-        stacks: Limits {
-            count: config::STACKS,
-            bytes: config::STACK_BYTES,
-        },
-        threads: Limits {
-            count: config::THREAD_NAMES,
-            bytes: config::THREAD_NAME_BYTES,
-        },
     }
 }

@@ -30,6 +30,10 @@ struct Table {
 /// Bytes of an address's entry beside its symbols.
 const ENTRY_BYTES: usize = 64;
 
+#[cfg_attr(
+    not(any(test, feature = "profiling")),
+    expect(dead_code, reason = "nothing fills the table in this build")
+)]
 impl Symbols {
     pub(crate) fn new(limit: usize) -> Self {
         Self {

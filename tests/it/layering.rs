@@ -60,12 +60,18 @@ fn sources() -> Vec<Source> {
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() && !is_test(&path) {
             walk(&path, files);
-        } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs") {
+        } else if path.extension().is_some_and(|end| end == "rs") && !is_test(&path) {
             files.push(path);
         }
     }
+}
+
+/// Test modules in files of their own are named `tests` or `.._tests`.
+fn is_test(path: &Path) -> bool {
+    let stem = path.file_stem().unwrap().to_str().unwrap();
+    stem == "tests" || stem.ends_with("_tests")
 }
 
 /// Drops comments and what follows `#[cfg(test)]` on a module: tests stand at the end of a file.
@@ -73,9 +79,8 @@ fn strip(text: &str) -> String {
     let mut code = String::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        if line.trim() == "#[cfg(test)]"
-            && lines.peek().is_some_and(|next| next.starts_with("mod "))
-        {
+        let inline = |next: &&str| next.starts_with("mod ") && next.contains('{');
+        if line.trim() == "#[cfg(test)]" && lines.peek().is_some_and(inline) {
             break;
         }
         let comment = line.trim_start().starts_with("//");

@@ -14,4 +14,5 @@ mod examples;
 mod http_descriptors;
 mod http_plane;
 mod layering;
+mod metrics_pages;
 mod request;

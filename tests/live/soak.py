@@ -25,7 +25,7 @@ def reading(agent):
         found = re.search(rf"^{name} (\S+)$", page, re.MULTILINE)
         return float(found.group(1)) if found else fail(f"{name} is not on the page")
 
-    names = ["process_resident_memory_bytes", "process_open_fds", "process_thread_count"]
+    names = ["process_resident_memory_bytes", "process_open_fds", "process_threads"]
     return {name: value(name) for name in names}
 
 
@@ -71,7 +71,7 @@ def main():
     for name, slack in [
         ("process_resident_memory_bytes", MEMORY_GROWTH_BYTES),
         ("process_open_fds", 8),
-        ("process_thread_count", 4),
+        ("process_threads", 4),
     ]:
         before, after = median(early, name), median(late, name)
         print(f"{name}: {before:.0f} in the second minute, {after:.0f} in the last")

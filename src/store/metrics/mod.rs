@@ -9,7 +9,11 @@ mod exemplar;
 mod family;
 mod handle;
 mod layout;
-mod names;
+#[cfg_attr(
+    not(feature = "prometheus"),
+    expect(dead_code, reason = "only foreign registries have names to compare")
+)]
+pub(crate) mod names;
 mod snapshot;
 mod thread_index;
 
@@ -23,7 +27,6 @@ pub(crate) use family::{Family, Series, push_label};
 pub(crate) use handle::unix_nanos_now;
 pub use handle::{Counter, Gauge, Held, Histogram, ObservedCounter, UpDown};
 pub(crate) use layout::Layout;
-pub(crate) use names::{Shape, claims, is_label_name, is_metric_name};
 pub(crate) use snapshot::{Distribution, FamilySnapshot, Snapshot, Value, scale};
 
 use crate::catalog::bounds::Bounds;
@@ -32,6 +35,7 @@ use crate::error::Error;
 use crate::store::sync::{lock, read, write};
 
 use cells::{Cells, Place};
+use names::{is_label_name, is_metric_name};
 
 /// Labels that one family may have.
 const LABELS: usize = 10;
@@ -263,11 +267,6 @@ impl Metrics {
         families.claimed.extend(names::claims_of(metric));
         families.by_name.insert(metric.name, Arc::clone(&family));
         Ok(family)
-    }
-
-    /// Whether a family of ours takes up this name on any page, or will once it is used.
-    pub(crate) fn claims(&self, name: &str) -> bool {
-        names::in_catalogue(name) || read(&self.families).claimed.contains(name)
     }
 
     fn admit(&self, family: &Family, values: &[&str]) -> Option<Arc<Series>> {

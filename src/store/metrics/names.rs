@@ -7,8 +7,10 @@
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
+use super::Metrics;
 use crate::catalog::families::ALL;
 use crate::catalog::{Kind, Metric};
+use crate::store::sync::read;
 
 /// How a family's samples are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,13 @@ pub(super) fn in_catalogue(name: &str) -> bool {
     static NAMES: LazyLock<HashSet<String>> =
         LazyLock::new(|| ALL.iter().flat_map(|metric| claims_of(metric)).collect());
     NAMES.contains(name)
+}
+
+impl Metrics {
+    /// Whether a family of ours takes up this name on any page, or will once it is used.
+    pub(crate) fn claims(&self, name: &str) -> bool {
+        in_catalogue(name) || read(&self.families).claimed.contains(name)
+    }
 }
 
 /// `[a-zA-Z_:][a-zA-Z0-9_:]*`

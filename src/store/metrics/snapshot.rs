@@ -75,6 +75,7 @@ impl Distribution<'_> {
     }
 
     /// The classic bounds in the smallest unit, each with the events at or below it.
+    #[cfg(test)]
     pub(crate) fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let bounds = self.layout.classic().map(|(bound, _)| bound);
         bounds.zip(self.totals())

@@ -1,7 +1,7 @@
 //! `POST /v1/content:batch`: up to a thousand contents, all or none, once per idempotency key.
 //!
 //! Guide 1.3. Metric: `streamgate_batch_rows`. Breaking tests:
-//! `a_batch_with_one_bad_row_writes_nothing`, `a_repeated_key_replays_the_first_answer`.
+//! `a_batch_with_one_bad_row_writes_nothing_and_all_reasons_are_listed`, `a_repeated_key_replays_the_first_answer`.
 
 use std::collections::HashSet;
 use std::sync::Arc;

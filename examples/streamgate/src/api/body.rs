@@ -1,6 +1,6 @@
 //! Reads request bodies within a limit that also holds after decompression.
 //!
-//! Guide 3.1. Breaking tests: `an_oversized_body_is_413`, `a_gzip_bomb_is_413`.
+//! Guide 3.1. Breaking tests: `an_oversized_body_is_413`, `a_gzip_bomb_is_413_and_honest_gzip_is_read`.
 
 use async_compression::tokio::bufread::GzipDecoder;
 use bytes::{Buf, Bytes, BytesMut};

@@ -1,6 +1,6 @@
 //! `POST /v1/content`, `PATCH` and `DELETE /v1/content/{id}`.
 //!
-//! Guide 2.3. Breaking tests: `the_writer_reads_his_own_write`,
+//! Guide 2.3. Breaking tests: `the_writer_reads_his_own_write_in_every_view`,
 //! `a_change_needs_if_match_and_the_current_version`.
 //!
 //! A write and its invalidation run in a task of their own: a client that leaves between commit and

@@ -5,6 +5,8 @@
 //! `a_thousand_cold_readers_cause_one_load`, `an_aborted_reader_does_not_cancel_the_load`,
 //! `a_load_in_flight_does_not_bring_back_the_old_value`.
 //!
+//! A value past its lifetime is served for a while longer while it is loaded in the background.
+//!
 //! Every flight runs in a task of its own: a client that leaves must not cancel what others wait
 //! for. Errors are shared with the waiters and not kept.
 
@@ -13,31 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
 use moka::future::Cache;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use streamgate_agent::{self as agent, CacheClass, CacheSize, EvictionCause};
 
+use super::entry::{Cached, Entry, Lifetime, Lives};
 use super::epoch::{Epochs, Stamp, Tag};
 use super::key::CacheKey;
 use crate::db::DbError;
-
-/// The guide's lifetime, section 2.1.
-const LIFE: Duration = Duration::from_secs(300);
-
-/// Largest part of the lifetime that is taken off at random, so that values loaded together do not
-/// expire together.
-const JITTER: f64 = 0.10;
-
-/// How long "there is no such row" is believed: a row written by another process appears within it.
-const ABSENT_LIFE: Duration = Duration::from_secs(1);
-
-/// What an entry costs beside key and value: the map's own nodes, an estimate (moka 0.12).
-const ENTRY_BYTES: usize = 96;
-
-/// Larger values are served and not kept: a few of them would push out thousands.
-const LARGEST_VALUE: usize = 1 << 20;
 
 /// Longest wait for a load, then 503: more than a statement may take is a queue, not a load.
 const WAIT: Duration = Duration::from_secs(2);
@@ -45,14 +31,6 @@ const WAIT: Duration = Duration::from_secs(2);
 /// Flights that may end outdated before a reader gives up. One older flight can be under way when
 /// a reader arrives, so two suffice; the third is for a shared place in the epoch table.
 const FLIGHTS: usize = 3;
-
-/// What the cache has to know of a value.
-pub(crate) trait Cached: Send + Sync + 'static {
-    /// Bytes on the heap and in the value itself.
-    fn bytes(&self) -> usize;
-    /// Whether the value is for everybody.
-    fn class(&self) -> CacheClass;
-}
 
 /// Why there is no value.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -63,14 +41,6 @@ pub(crate) enum LoadError {
     /// The load takes too long, panicked, or was overtaken by writes each time.
     #[error("the value was not loaded in time")]
     TooSlow,
-}
-
-/// One value, or the knowledge that there is none.
-struct Entry<V> {
-    stamp: Stamp,
-    value: Option<Arc<V>>,
-    life: Duration,
-    weight: u32,
 }
 
 /// Why a flight ended without a kept entry.
@@ -86,13 +56,12 @@ struct Landed<V> {
     waited: Option<Duration>,
 }
 
-struct Lifetime;
-
 /// A cache of one kind of value.
 pub(crate) struct L1<V> {
     map: Cache<CacheKey, Arc<Entry<V>>>,
     epochs: Arc<Epochs>,
     observe: agent::Cache,
+    lives: Lives,
 }
 
 impl<V> fmt::Debug for L1<V> {
@@ -100,22 +69,6 @@ impl<V> fmt::Debug for L1<V> {
         f.debug_struct("L1")
             .field("entries", &self.map.entry_count())
             .finish_non_exhaustive()
-    }
-}
-
-impl<V> Expiry<CacheKey, Arc<Entry<V>>> for Lifetime {
-    fn expire_after_create(&self, _: &CacheKey, e: &Arc<Entry<V>>, _: Instant) -> Option<Duration> {
-        Some(e.life)
-    }
-
-    fn expire_after_update(
-        &self,
-        _: &CacheKey,
-        entry: &Arc<Entry<V>>,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(entry.life)
     }
 }
 
@@ -128,6 +81,15 @@ impl<V: Cached> L1<V> {
         capacity: u64,
         epochs: Arc<Epochs>,
         observe: agent::Cache,
+    ) -> Result<Self, agent::Error> {
+        Self::with_lives(capacity, epochs, observe, Lives::GUIDE)
+    }
+
+    fn with_lives(
+        capacity: u64,
+        epochs: Arc<Epochs>,
+        observe: agent::Cache,
+        lives: Lives,
     ) -> Result<Self, agent::Error> {
         let evictions = observe.clone();
         let map = Cache::builder()
@@ -154,6 +116,7 @@ impl<V: Cached> L1<V> {
             map,
             epochs,
             observe,
+            lives,
         })
     }
 
@@ -179,7 +142,15 @@ impl<V: Cached> L1<V> {
         if let Some(entry) = self.map.get(&key).await
             && entry.stamp >= wanted
         {
-            lookup.hit(entry.class());
+            if entry.is_stale() {
+                if !entry.refreshing.swap(true, Ordering::Relaxed) {
+                    let (cache, tags, old) = (Arc::clone(self), tags.to_vec(), Arc::clone(&entry));
+                    tokio::spawn(async move { cache.refresh(key, &tags, &old, &load).await });
+                }
+                lookup.stale(entry.class());
+            } else {
+                lookup.hit(entry.class());
+            }
             return Ok(entry.value.clone());
         }
         let flight = {
@@ -257,26 +228,52 @@ impl<V: Cached> L1<V> {
         F: Fn() -> L + Send + Sync,
         L: Future<Output = Result<Option<V>, DbError>> + Send,
     {
-        // Before the load, never after: what it reads may change while it runs.
-        let stamp = self.epochs.stamp(tags);
         let guard = self.observe.load();
-        let value = load().await.map_err(Unkept::Failed)?;
-        let bytes = value.as_ref().map_or(0, Cached::bytes);
-        let life = value.as_ref().map_or(ABSENT_LIFE, |_| jittered(LIFE));
-        let weight = size_of_val(&key)
-            .saturating_add(bytes)
-            .saturating_add(ENTRY_BYTES);
-        let entry = Arc::new(Entry {
-            stamp,
-            value: value.map(Arc::new),
-            life,
-            weight: u32::try_from(weight).unwrap_or(u32::MAX),
-        });
+        let entry = self.make(key, tags, load).await.map_err(Unkept::Failed)?;
         guard.done(entry.class());
-        if bytes > LARGEST_VALUE {
+        if entry.is_too_large() {
             return Err(Unkept::TooLarge(entry));
         }
         Ok(entry)
+    }
+
+    async fn make<F, L>(
+        &self,
+        key: CacheKey,
+        tags: &[Tag],
+        load: &F,
+    ) -> Result<Arc<Entry<V>>, DbError>
+    where
+        F: Fn() -> L + Send + Sync,
+        L: Future<Output = Result<Option<V>, DbError>> + Send,
+    {
+        // Before the load, never after: what it reads may change while it runs.
+        let stamp = self.epochs.stamp(tags);
+        let value = load().await?;
+        Ok(Arc::new(Entry::new(&key, stamp, value, self.lives)))
+    }
+
+    /// Replaces a stale entry, unless a write or another load has done so meanwhile.
+    async fn refresh<F, L>(&self, key: CacheKey, tags: &[Tag], old: &Arc<Entry<V>>, load: &F)
+    where
+        F: Fn() -> L + Send + Sync,
+        L: Future<Output = Result<Option<V>, DbError>> + Send,
+    {
+        self.observe.refreshed();
+        let Ok(entry) = self.make(key, tags, load).await else {
+            // The next reader tries again, until the stale time is over.
+            old.refreshing.store(false, Ordering::Relaxed);
+            return;
+        };
+        let replace = |present: Option<moka::Entry<CacheKey, Arc<Entry<V>>>>| {
+            let same = present.is_some_and(|present| Arc::ptr_eq(present.value(), old));
+            std::future::ready(match (same, entry.is_too_large()) {
+                (false, _) => Op::Nop,
+                (true, true) => Op::Remove,
+                (true, false) => Op::Put(entry),
+            })
+        };
+        self.map.entry(key).and_compute_with(replace).await;
     }
 
     /// Removes the entry if a write has voided it; one that another reader has renewed stays.
@@ -291,18 +288,6 @@ impl<V: Cached> L1<V> {
     }
 }
 
-impl<V: Cached> Entry<V> {
-    fn class(&self) -> CacheClass {
-        self.value
-            .as_ref()
-            .map_or(CacheClass::Absent, |value| value.class())
-    }
-}
-
-fn jittered(life: Duration) -> Duration {
-    life.mul_f64(1.0 - JITTER * rand::random::<f64>())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
@@ -312,6 +297,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::cache::entry::LARGEST_VALUE;
     use crate::cache::key::{Resource, Variant};
 
     #[derive(Debug, PartialEq, Eq)]
@@ -494,6 +480,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stale_value_is_served_while_one_task_loads_it_anew() {
+        let agent = Agent::builder("test").no_listener().start().unwrap();
+        let epochs = Arc::new(Epochs::default());
+        let lives = Lives {
+            fresh: Duration::ZERO,
+            stale: Duration::from_secs(60),
+        };
+        let observe = agent.cache("test", Tier::L1);
+        let cache = L1::with_lives(1 << 20, Arc::clone(&epochs), observe, lives);
+        let cache = Arc::new(cache.unwrap());
+        let source = Source::new(Some("old"), 1);
+        assert_eq!(text(get(&cache, &source).await), "old");
+        source.set("new");
+        for _ in 0..10 {
+            assert_eq!(text(get(&cache, &source).await), "old", "nobody waits");
+        }
+        until(|| source.loads() == 2).await;
+        // The refresh is under way, and a write voids what it and the cache hold.
+        source.set("newest");
+        epochs.bump(TAG);
+        source.gate.add_permits(2);
+        assert_eq!(
+            text(get(&cache, &source).await),
+            "newest",
+            "a voided value is not served"
+        );
+        assert_eq!(source.loads(), 3, "ten stale readers caused one refresh");
+    }
+
+    #[tokio::test]
     async fn a_failed_load_is_shared_and_not_kept() {
         let (cache, _) = cache(1 << 20);
         let failing = || async { Err(DbError::PoolTimeout) };
@@ -546,16 +562,5 @@ mod tests {
             cache.map.weighted_size()
         );
         assert!(cache.map.entry_count() < 10);
-    }
-
-    #[test]
-    fn lifetimes_are_spread_over_a_tenth() {
-        let lives: Vec<Duration> = (0..1_000).map(|_| jittered(LIFE)).collect();
-        let (least, most) = (lives.iter().min().unwrap(), lives.iter().max().unwrap());
-        assert!(*least >= LIFE.mul_f64(0.9) && *most <= LIFE);
-        assert!(
-            *most - *least > Duration::from_secs(15),
-            "they do not expire together"
-        );
     }
 }

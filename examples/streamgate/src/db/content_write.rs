@@ -1,7 +1,7 @@
 //! Writes contents: a batch as one statement, a change and a removal under a version check.
 //!
 //! Guide 1.3. Metric: `streamgate_batch_rows`. Breaking test:
-//! `a_batch_with_one_bad_row_writes_nothing`. One bind holds the whole batch as JSON, so no number
+//! `a_batch_with_one_bad_row_writes_nothing_and_all_reasons_are_listed`. One bind holds the whole batch as JSON, so no number
 //! of rows meets the limit of 32 766 binds.
 
 use serde::Serialize;

@@ -2,7 +2,7 @@
 //!
 //! Guide 1.2. Metrics: `db_client_connection_{count,max,pending_requests}`,
 //! `db_client_connection_{wait,use}_time_seconds`, `db_client_connection_timeouts_total`. Breaking
-//! test: `an_exhausted_pool_answers_503_and_loses_no_connection`.
+//! test: `a_busy_writer_answers_503_and_no_connection_is_lost`.
 //!
 //! SQLite takes one writer at a time, so the second would only wait inside the driver, unseen; a
 //! reader costs a thread of its own, and four keep two cores busy while one waits for the disk.

@@ -2,7 +2,7 @@
 //!
 //! Guide 1.1. Metrics: `db_client_operation_duration_seconds{db_query_summary}`,
 //! `db_client_slow_queries_total`, `db_queries_per_request`. Breaking tests:
-//! `each_statement_uses_its_index`, `all_indexes_exist_by_name`.
+//! `each_statement_uses_its_index`, `all_indexes_exist_by_name_and_each_is_used`.
 //!
 //! The texts are static: values only ever arrive as binds, the prepared-statement cache always
 //! hits, and a statement's label is bounded. Pages compare with a sentinel that sorts after every

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::fetch;
+use super::samples;
 
 /// Longest profile: enough samples, and a demo of an hour does not wait for it.
 const LONGEST_SECONDS: u64 = 30;
@@ -25,7 +26,7 @@ pub(super) struct Capture {
 }
 
 /// What was taken. A missing part has its reason among the problems.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pictures {
     /// Flame graph, SVG.
     pub(super) flamegraph: Option<PathBuf>,
@@ -53,28 +54,24 @@ impl Capture {
         tokio::time::sleep(self.wait).await;
         let limit = Duration::from_secs(self.seconds) + ENCODING;
         let seconds = self.seconds;
-        let (profile, svg, folded) = (
-            format!("/debug/pprof/profile?seconds={seconds}"),
-            format!("/debug/flamegraph?seconds={seconds}"),
-            format!("/debug/flamegraph?seconds={seconds}&format=folded"),
-        );
-        let (profile, svg, folded) = tokio::join!(
+        let profile = format!("/debug/pprof/profile?seconds={seconds}");
+        let svg = format!("/debug/flamegraph?seconds={seconds}");
+        // At once, so that both show the same window.
+        let (profile, svg) = tokio::join!(
             fetch::get(self.agent, &profile, limit),
             fetch::get(self.agent, &svg, limit),
-            fetch::get(self.agent, &folded, limit),
         );
-        let mut pictures = Pictures::default();
-        pictures.profile = self
-            .save(profile, "profile.pb.gz", &mut pictures.problems)
-            .await;
-        pictures.flamegraph = self
-            .save(svg, "flamegraph.svg", &mut pictures.problems)
-            .await;
-        match folded {
-            Ok(folded) => pictures.samples = Some(samples(&folded)),
-            Err(problem) => pictures.problems.push(problem),
+        let mut problems = Vec::new();
+        let samples = match &profile {
+            Ok(profile) => samples::count(profile).await,
+            Err(_) => None,
+        };
+        Pictures {
+            profile: self.save(profile, "profile.pb.gz", &mut problems).await,
+            flamegraph: self.save(svg, "flamegraph.svg", &mut problems).await,
+            samples,
+            problems,
         }
-        pictures
     }
 
     async fn save(
@@ -100,15 +97,6 @@ impl Capture {
     }
 }
 
-/// Sum of the counts that end the lines of folded stacks.
-fn samples(folded: &[u8]) -> u64 {
-    folded
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| line.rsplit(|byte| *byte == b' ').next())
-        .filter_map(|count| std::str::from_utf8(count).ok()?.trim().parse::<u64>().ok())
-        .sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,12 +113,5 @@ mod tests {
             );
             assert!((1..=60).contains(&capture.seconds));
         }
-    }
-
-    #[test]
-    fn samples_are_the_sum_of_the_stacks() {
-        assert_eq!(samples(b"main;serve content 3\nmain;query 4\n"), 7);
-        assert_eq!(samples(b""), 0);
-        assert_eq!(samples(b"no count\n"), 0);
     }
 }

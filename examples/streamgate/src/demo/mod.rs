@@ -8,6 +8,7 @@
 mod capture;
 mod fetch;
 mod load;
+mod samples;
 mod screen;
 mod summary;
 

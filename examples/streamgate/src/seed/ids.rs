@@ -171,9 +171,32 @@ mod tests {
     /// The load generator may be another build: these values are a promise between processes.
     #[test]
     fn the_same_arguments_give_the_same_text_for_ever() {
-        assert_eq!(content_id(1, 0).to_string(), content_id(1, 0).to_string());
-        assert_eq!(wallet_address(1, 0).len(), 42);
-        assert!(contract_address(1, 3).starts_with("0x"));
+        assert_eq!(
+            user_id(1, 7).to_string(),
+            "01999d11-b358-7fe7-b3ff-49c06676c889"
+        );
+        assert_eq!(
+            content_id(1, 7).to_string(),
+            "019b76e1-10a0-72d4-9068-0b273c530304"
+        );
+        assert_eq!(
+            nft_id(1, 7).to_string(),
+            "019b76e1-10a0-7cdc-903f-850eeb071277"
+        );
+        assert_eq!(
+            transaction_id(1, 7).to_string(),
+            "019b76e1-10a0-78f7-99b9-f7c6ea775ba0"
+        );
+        assert_eq!(content_owner(1, 7, 5_000), 3_793);
+        assert_eq!(nft_holder(1, 7, 5_000), 3_590);
+        assert_eq!(
+            wallet_address(1, 7),
+            "0x514554d348fdccb17e4eaacd3ef270498052aa25"
+        );
+        assert_eq!(
+            contract_address(1, 7),
+            "0x4707dbcf383948767353b88f15318faf22faa1b8"
+        );
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The rows of the demo data, as pure functions of (seed, index).
 
-use serde::Serialize;
-
 use super::ids::{self, Draw, mix};
+use super::insert::{Insert, Statement};
 
 /// Words of the texts: short and common, so that bodies compress about as well as prose.
 const WORDS: [&str; 32] = [
@@ -40,15 +39,13 @@ const WORDS: [&str; 32] = [
     "harbour",
 ];
 
-#[derive(Serialize)]
 pub(super) struct UserRow {
     id: String,
     wallet_address: String,
     display_name: String,
-    created_at: u64,
+    created_at: i64,
 }
 
-#[derive(Serialize)]
 pub(super) struct ContentRow {
     id: String,
     user_id: String,
@@ -59,10 +56,9 @@ pub(super) struct ContentRow {
     visibility: &'static str,
     body: String,
     metadata: String,
-    created_at: u64,
+    created_at: i64,
 }
 
-#[derive(Serialize)]
 pub(super) struct NftRow {
     id: String,
     contract_address: String,
@@ -72,14 +68,80 @@ pub(super) struct NftRow {
     content_id: String,
 }
 
-#[derive(Serialize)]
 pub(super) struct TransactionRow {
     id: String,
     user_id: String,
     tx_hash: String,
     status: &'static str,
     value: String,
-    created_at: u64,
+    created_at: i64,
+}
+
+impl Insert for UserRow {
+    const INTO: &'static str = "INSERT INTO users (id, wallet_address, display_name, created_at)";
+    const VALUES: &'static str = "(?, ?, ?, ?)";
+
+    fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        query
+            .bind(self.id)
+            .bind(self.wallet_address)
+            .bind(self.display_name)
+            .bind(self.created_at)
+    }
+}
+
+impl Insert for ContentRow {
+    const INTO: &'static str = "INSERT INTO content (id, user_id, title, description, status, \
+         kind, visibility, body_bytes, body, metadata, created_at, updated_at)";
+    const VALUES: &'static str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+    fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        query
+            .bind(self.id)
+            .bind(self.user_id)
+            .bind(self.title)
+            .bind(self.description)
+            .bind(self.status)
+            .bind(self.kind)
+            .bind(self.visibility)
+            .bind(i64::try_from(self.body.len()).unwrap_or(i64::MAX))
+            .bind(self.body)
+            .bind(self.metadata)
+            .bind(self.created_at)
+            .bind(self.created_at)
+    }
+}
+
+impl Insert for NftRow {
+    const INTO: &'static str = "INSERT INTO nft (id, contract_address, token_id, owner_address, \
+         chain_id, content_id)";
+    const VALUES: &'static str = "(?, ?, ?, ?, ?, ?)";
+
+    fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        query
+            .bind(self.id)
+            .bind(self.contract_address)
+            .bind(self.token_id)
+            .bind(self.owner_address)
+            .bind(self.chain_id)
+            .bind(self.content_id)
+    }
+}
+
+impl Insert for TransactionRow {
+    const INTO: &'static str =
+        "INSERT INTO \"transaction\" (id, user_id, tx_hash, status, value, created_at)";
+    const VALUES: &'static str = "(?, ?, ?, ?, ?, ?)";
+
+    fn bind(self, query: Statement<'_>) -> Statement<'_> {
+        query
+            .bind(self.id)
+            .bind(self.user_id)
+            .bind(self.tx_hash)
+            .bind(self.status)
+            .bind(self.value)
+            .bind(self.created_at)
+    }
 }
 
 pub(super) fn user(seed: u64, index: u64) -> UserRow {
@@ -87,7 +149,7 @@ pub(super) fn user(seed: u64, index: u64) -> UserRow {
         id: ids::user_id(seed, index).to_string(),
         wallet_address: ids::wallet_address(seed, index),
         display_name: format!("{} {index}", word(mix(seed, Draw::Text, index, 0))),
-        created_at: ids::user_millis(index) * 1_000,
+        created_at: micros(ids::user_millis(index)),
     }
 }
 
@@ -127,7 +189,7 @@ pub(super) fn content(seed: u64, index: u64, users: u64) -> ContentRow {
             500 + traits % 7_500,
             traits & 1 == 1
         ),
-        created_at: ids::content_millis(index) * 1_000,
+        created_at: micros(ids::content_millis(index)),
     }
 }
 
@@ -159,8 +221,12 @@ pub(super) fn transaction(seed: u64, index: u64, users: u64) -> TransactionRow {
             _ => "failed",
         },
         value: ((traits >> 8) % 1_000_000_000_000).to_string(),
-        created_at: ids::content_millis(index) * 1_000,
+        created_at: micros(ids::content_millis(index)),
     }
+}
+
+fn micros(millis: u64) -> i64 {
+    i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX)
 }
 
 /// Words until `bytes` are reached; the last word may exceed it.
@@ -193,7 +259,10 @@ mod tests {
 
     #[test]
     fn a_row_depends_on_seed_and_index_only() {
-        let text = |seed, index| serde_json::to_string(&content(seed, index, 10)).unwrap();
+        let text = |seed, index| {
+            let row = content(seed, index, 10);
+            (row.id, row.user_id, row.title, row.body, row.metadata)
+        };
         assert_eq!(text(1, 5), text(1, 5));
         assert_ne!(text(1, 5), text(2, 5));
         assert_ne!(text(1, 5), text(1, 6));

@@ -1,7 +1,7 @@
 //! The accept loop: a cap on connections, and a pause when the system hands none over.
 //!
-//! Metrics: `streamgate_connections_refused_total`, `streamgate_accept_failures_total`,
-//! `process_network_io_bytes_total`. Breaking test: `a_connection_over_the_cap_is_closed`.
+//! Metrics: `streamgate_connections_refused_total`, `streamgate_accept_failures_total`. Breaking test:
+//! `a_connection_over_the_cap_is_closed`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

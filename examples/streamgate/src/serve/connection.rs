@@ -2,7 +2,7 @@
 //!
 //! Guide 5.1 and 5.2. Metrics: `http_server_open_connections`, `http_server_connections_total`,
 //! `http_server_requests_per_connection`, each by `network_protocol_version`. Breaking tests:
-//! `a_silent_connection_is_closed`, `a_slow_head_is_closed`, `h2c_is_served`.
+//! `a_silent_connection_is_closed`, `a_slow_head_is_closed_and_an_idle_connection_is_not`, `h2c_is_served`.
 
 use std::convert::Infallible;
 use std::time::Duration;

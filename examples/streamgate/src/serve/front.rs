@@ -2,7 +2,7 @@
 //!
 //! Guide 3.1. Metric: `streamgate_response_bytes_total{stage=raw|sent}`. Breaking tests:
 //! `each_encoding_has_its_own_strong_tag`, `a_known_tag_is_answered_304_without_body`,
-//! `head_has_the_headers_of_get_and_no_body`, `refusing_every_encoding_is_no_406`.
+//! `head_has_the_headers_of_get_and_no_body`, `refusing_every_encoding_does_not_undo_a_write`.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,6 +1,6 @@
 //! Clocks for clients that are slow to say what they want.
 //!
-//! Breaking tests: `a_silent_connection_is_closed`, `a_slow_head_is_closed`.
+//! Breaking tests: `a_silent_connection_is_closed`, `a_slow_head_is_closed_and_an_idle_connection_is_not`.
 //!
 //! hyper's `auto` reads the protocol version with no timeout (hyperium/hyper#3756), and its head
 //! timer also runs while a kept-alive connection idles. So the version is read here, against a clock

@@ -1,7 +1,7 @@
 //! The layers around the routes, from the outside in.
 //!
 //! Guide 3.1 (compression). Breaking tests: `small_answers_are_not_compressed`,
-//! `a_refused_encoding_is_not_used`.
+//! `the_encoding_is_what_the_client_ranks_first`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

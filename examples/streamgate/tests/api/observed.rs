@@ -124,7 +124,7 @@ async fn pools_caches_and_the_backlog_are_on_the_page() {
     service.get("/v1/content").await;
     for (family, label) in [
         ("db_client_connection_max", "readers"),
-        ("db_client_connection_count", "writer"),
+        ("db_client_connections", "writer"),
         ("db_client_connection_wait_time_seconds_count", "readers"),
         ("cache_capacity_bytes", "pages"),
         ("cache_capacity_bytes", "users"),
