@@ -24,6 +24,7 @@ pub use instrument::cache::{
 pub use instrument::connection::Connection;
 pub use instrument::pool::{Pool, PoolState, PoolUse, PoolWait};
 pub use instrument::query::{Query, QueryLabels, QueryRun};
+pub use instrument::scope::{InRequest, in_request};
 pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, TraceContext, UpDown};
 
 #[cfg(feature = "prometheus")]

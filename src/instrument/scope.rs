@@ -4,7 +4,11 @@
 //! tasks on one worker never see each other's, and a parked worker has none.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
 
 use super::routes::Route;
 
@@ -12,6 +16,10 @@ use super::routes::Route;
 pub(crate) struct Scope {
     route: RefCell<Option<Arc<Route>>>,
     queries: Cell<u32>,
+    /// Queries of tasks that work for this request; made when the first such task is.
+    elsewhere: RefCell<Option<Arc<AtomicU32>>>,
+    /// This is such a task: its queries are counted for the request that it works for.
+    carried: bool,
 }
 
 thread_local! {
@@ -28,7 +36,24 @@ impl Scope {
     }
 
     pub(crate) fn queries(&self) -> u32 {
-        self.queries.get()
+        let elsewhere = self.elsewhere.borrow();
+        let elsewhere = elsewhere
+            .as_ref()
+            .map_or(0, |count| count.load(Ordering::Relaxed));
+        self.queries.get().saturating_add(elsewhere)
+    }
+
+    fn count_query(&self) {
+        match &*self.elsewhere.borrow() {
+            Some(count) if self.carried => {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => self.queries.set(self.queries.get().saturating_add(1)),
+        }
+    }
+
+    fn elsewhere(&self) -> Arc<AtomicU32> {
+        Arc::clone(self.elsewhere.borrow_mut().get_or_insert_default())
     }
 }
 
@@ -39,7 +64,7 @@ pub(crate) fn set_route(route: &Arc<Route>) {
 
 /// Counts a query made for the running request, if there is one.
 pub(crate) fn count_query() {
-    with(|scope| scope.queries.set(scope.queries.get().saturating_add(1)));
+    with(Scope::count_query);
 }
 
 fn with(act: impl FnOnce(&Scope)) {
@@ -77,6 +102,55 @@ impl Drop for Entered<'_> {
     }
 }
 
+/// Makes a future work for the running request, wherever it is polled.
+///
+/// Its queries count for that request. A host that spawns part of a request's work, such as a load
+/// that must outlive a client that leaves, wraps it in this. Outside a request it changes nothing.
+///
+/// ```
+/// let load = async { 7 };
+/// let load = streamgate_agent::in_request(load);
+/// # drop(load);
+/// ```
+pub fn in_request<F: Future>(future: F) -> InRequest<F> {
+    let elsewhere = CURRENT
+        .try_with(|current| current.borrow().as_deref().map(Scope::elsewhere))
+        .ok()
+        .flatten();
+    let scope = elsewhere.map(|count| {
+        let elsewhere = RefCell::new(Some(count));
+        Box::new(Scope {
+            elsewhere,
+            carried: true,
+            ..Scope::default()
+        })
+    });
+    InRequest {
+        future: Box::pin(future),
+        scope,
+    }
+}
+
+/// A future that works for the request in which it was made; see [`in_request`].
+#[derive(Debug)]
+pub struct InRequest<F> {
+    future: Pin<Box<F>>,
+    scope: Option<Box<Scope>>,
+}
+
+impl<F: Future> Future for InRequest<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
+        if this.scope.is_none() {
+            return this.future.as_mut().poll(context);
+        }
+        let _entered = Entered::new(&mut this.scope);
+        this.future.as_mut().poll(context)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +172,21 @@ mod tests {
         }
         assert_eq!(outer.unwrap().queries(), 2);
         assert_eq!(inner.unwrap().queries(), 2);
+    }
+
+    #[test]
+    fn work_done_elsewhere_counts_for_the_request_it_was_begun_in() {
+        let mut scope = Some(Box::<Scope>::default());
+        let work = {
+            let _entered = Entered::new(&mut scope);
+            count_query();
+            in_request(async { count_query() })
+        };
+        std::thread::spawn(|| futures_executor::block_on(work))
+            .join()
+            .unwrap();
+        assert_eq!(scope.unwrap().queries(), 2);
+        futures_executor::block_on(in_request(async { count_query() }));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use streamgate_agent::{Agent, AgentHandle, Metric, Request};
 
 use crate::client::get;
 
-pub fn start() -> AgentHandle {
+pub(crate) fn start() -> AgentHandle {
     Agent::builder("test")
         .listen(([127, 0, 0, 1], 0).into())
         .start()
@@ -25,7 +25,7 @@ fn respond(agent: &AgentHandle, target: &str) -> (u16, String) {
 }
 
 /// Waits until `done` says so; the deadline is only for a broken build.
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
@@ -194,8 +194,8 @@ fn a_host_closure_that_hangs_makes_pages_old_but_not_late() {
     let blocked = std::sync::Mutex::new(blocked);
     agent
         .observe(move || {
-            drop(entered.send(()));
-            drop(blocked.lock().unwrap().recv());
+            entered.send(()).unwrap_or_default();
+            blocked.lock().unwrap().recv().unwrap_or_default();
         })
         .unwrap();
     hanging.recv().unwrap();

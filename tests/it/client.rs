@@ -6,20 +6,20 @@ use std::time::Duration;
 
 /// An answer as it came over the wire, chunks put together.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: String,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: String,
+    pub(crate) body: String,
 }
 
-pub fn get(authority: &str, target: &str) -> Answer {
+pub(crate) fn get(authority: &str, target: &str) -> Answer {
     request(
         authority,
         &format!("GET {target} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n"),
     )
 }
 
-pub fn request(authority: &str, text: &str) -> Answer {
+pub(crate) fn request(authority: &str, text: &str) -> Answer {
     let mut stream = TcpStream::connect(authority).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))

@@ -45,7 +45,7 @@ impl Service {
                 on_get(|| async { (axum::http::StatusCode::SERVICE_UNAVAILABLE, "no") }),
             )
             .route("/panic", on_get(panicking))
-            .route("/slow", on_get(|| std::future::pending::<String>()))
+            .route("/slow", on_get(std::future::pending::<String>))
             .route("/stream", on_get(|| async { Body::new(Endless) }))
             .route("/echo", post(|body: String| async move { body }))
             .route(

@@ -137,7 +137,7 @@ async fn settle<T>(app: &App, id: Uuid, outcome: &Result<Guarded<T>, crate::db::
 pub(super) async fn finish<T: Send + 'static>(
     write: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::spawn(write).await {
+    match tokio::spawn(streamgate_agent::in_request(write)).await {
         Ok(outcome) => outcome,
         Err(panicked) => Err(Problem::Internal(Arc::new(panicked))),
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use moka::future::Cache;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
-use streamgate_agent::{self as agent, CacheClass, CacheSize, EvictionCause};
+use streamgate_agent::{self as agent, CacheSize, EvictionCause};
 
 use super::entry::{Cached, Entry, Lifetime, Lives};
 use super::epoch::{Epochs, Stamp, Tag};
@@ -155,7 +155,9 @@ impl<V: Cached> L1<V> {
         }
         let flight = {
             let (cache, tags) = (Arc::clone(self), tags.to_vec());
-            tokio::spawn(async move { cache.fly(key, &tags, wanted, &load).await })
+            tokio::spawn(streamgate_agent::in_request(async move {
+                cache.fly(key, &tags, wanted, &load).await
+            }))
         };
         let landed = match tokio::time::timeout(WAIT, flight).await {
             Ok(Ok(landed)) => landed?,
@@ -292,7 +294,7 @@ impl<V: Cached> L1<V> {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use streamgate_agent::{Agent, Tier};
+    use streamgate_agent::{Agent, CacheClass, Tier};
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 

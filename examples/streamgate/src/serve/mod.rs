@@ -3,8 +3,8 @@
 //! Owns: sockets, connection and request limits, compression, the life of the process. May use:
 //! everything. Absent: knowledge of any route.
 //!
-//! A request passes: connection clocks → the agent's layer → [`front`] (HEAD, entity tags, 304) →
-//! compression → [`origin`] (shedding, deadline, problem bodies) → the routes.
+//! A request passes: connection clocks → the agent's layer → `front` (HEAD, entity tags, 304) →
+//! compression → `origin` (shedding, deadline, problem bodies) → the routes.
 
 mod accept;
 mod backlog;
