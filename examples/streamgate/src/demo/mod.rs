@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use self::capture::{Capture, Pictures};
 use self::load::Load;
 use self::screen::Screen;
@@ -113,14 +115,22 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
     }
 }
 
-/// Completes on Ctrl-C, with the error that it is before the end.
+/// Completes on Ctrl-C or SIGTERM, with the error that it is before the end.
 async fn interrupted() -> Fatal {
-    match tokio::signal::ctrl_c().await {
-        Ok(()) => Fatal::Failed("interrupted".to_owned()),
-        Err(source) => Fatal::System {
-            what: "cannot wait for Ctrl-C",
-            source,
+    let waiting = |source| Fatal::System {
+        what: "cannot wait for signals",
+        source,
+    };
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(source) => return waiting(source),
+    };
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => match interrupt {
+            Ok(()) => Fatal::Failed("interrupted".to_owned()),
+            Err(source) => waiting(source),
         },
+        _ = terminate.recv() => Fatal::Failed("terminated".to_owned()),
     }
 }
 
