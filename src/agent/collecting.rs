@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::threads;
-use crate::assess::targets;
-use crate::assess::window::{Reading, Window};
 use crate::catalog::families;
 use crate::collect::Source;
 use crate::collect::cpu::CpuCollector;
 use crate::config;
 use crate::error::Error;
-use crate::store::metrics::{Counter, unix_nanos_now};
+use crate::store::metrics::Counter;
 
 /// A source, when it is next due, and how often it panicked.
 struct Scheduled {
@@ -23,11 +21,7 @@ struct Scheduled {
 }
 
 /// Starts the thread that reads the sources and judges the targets.
-pub(super) fn collect(
-    shared: &Shared,
-    sources: Vec<Box<dyn Source>>,
-    window: Window,
-) -> Result<(), Error> {
+pub(super) fn collect(shared: &Shared, sources: Vec<Box<dyn Source>>) -> Result<(), Error> {
     let started = Instant::now();
     let metrics = &shared.store.metrics;
     let mut scheduled = Vec::new();
@@ -40,44 +34,16 @@ pub(super) fn collect(
         });
     }
     let inside = shared.clone();
-    // Seven rows from the first moment on, none of them green.
-    shared
-        .published
-        .set_targets(window.table(Duration::ZERO, unix_nanos_now() / 1_000_000));
-    let mut judge = Judge {
-        window,
-        started,
-        due: started,
-    };
+    let mut judge_due = started;
     threads::start("sg-collect", "collect", shared, move || {
         while !inside.stop.is_asked() {
-            turn(&inside, &mut scheduled, &mut judge);
+            turn(&inside, &mut scheduled, &mut judge_due);
         }
     })
 }
 
-/// The verdicts, renewed once a second and for whoever waits.
-struct Judge {
-    window: Window,
-    started: Instant,
-    due: Instant,
-}
-
-impl Judge {
-    fn judge(&mut self, shared: &Shared) {
-        let metrics = &shared.store.metrics;
-        self.window
-            .push(Reading::of(&metrics.snapshot(), Instant::now()));
-        let uptime = self.started.elapsed();
-        let table = self.window.table(uptime, unix_nanos_now() / 1_000_000);
-        let levels = self.window.cache_levels(uptime);
-        targets::publish(metrics, table.rows.iter().chain(&levels));
-        shared.published.set_targets(table);
-    }
-}
-
 /// Reads what is due or wished for, judges, and waits for the next occasion.
-fn turn(shared: &Shared, scheduled: &mut [Scheduled], judge: &mut Judge) {
+fn turn(shared: &Shared, scheduled: &mut [Scheduled], judge_due: &mut Instant) {
     let store = &shared.store;
     let wishes = store.refresh.open();
     let now = Instant::now();
@@ -92,19 +58,16 @@ fn turn(shared: &Shared, scheduled: &mut [Scheduled], judge: &mut Judge) {
         }
         entry.due = now + entry.source.interval();
     }
-    if now >= judge.due || !wishes.is_empty() {
-        judge.judge(shared);
-        judge.due = now + config::COLLECT_INTERVAL;
+    if now >= *judge_due || !wishes.is_empty() {
+        let table = shared.judge.judge(&store.metrics, &shared.published);
+        shared.published.set_targets(table);
+        *judge_due = now + config::COLLECT_INTERVAL;
     }
     for (id, ()) in wishes {
         store.refresh.answer(id, ());
     }
-    let due = scheduled
-        .iter()
-        .map(|entry| entry.due)
-        .chain([judge.due])
-        .min()
-        .unwrap_or(now);
+    let due = scheduled.iter().map(|entry| entry.due).chain([*judge_due]);
+    let due = due.min().unwrap_or(now);
     let wait = due
         .saturating_duration_since(Instant::now())
         .min(config::COLLECT_INTERVAL);

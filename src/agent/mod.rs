@@ -7,6 +7,7 @@
 mod builder;
 mod collecting;
 mod handle;
+mod judge;
 #[cfg_attr(not(feature = "http"), path = "serving_off.rs")]
 mod serving;
 mod threads;
@@ -29,6 +30,7 @@ use crate::instrument::routes::Routes;
 use crate::store::Store;
 
 use handle::Inner;
+use judge::Judge;
 use threads::Stop;
 
 /// What every thread of one agent shares.
@@ -40,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) stop: Arc<Stop>,
     pub(crate) threads: Arc<AgentThreads>,
     pub(crate) runtimes: Arc<Runtimes>,
+    pub(crate) judge: Arc<Judge>,
 }
 
 fn start(config: Config) -> Result<AgentHandle, Error> {
@@ -56,8 +59,12 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
         stop: Arc::default(),
         threads: Arc::default(),
         runtimes: Arc::default(),
+        judge: Arc::new(Judge::new(thresholds)),
     };
     describe(&shared)?;
+    // Seven rows from the first moment on, none of them green.
+    let table = shared.judge.judge(&shared.store.metrics, &shared.published);
+    shared.published.set_targets(table);
     if let Ok(host) = tokio::runtime::Handle::try_current() {
         shared.runtimes.add("main", host);
     }
@@ -70,7 +77,7 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
     let requests = Arc::new(Requests::new(Arc::clone(&shared.store), routes));
     // Its drop asks every thread to stop, so that a later failure leaves none behind.
     let mut inner = Inner::new(shared.clone(), address, Arc::clone(&plane), requests)?;
-    inner.collect(&shared, thresholds)?;
+    inner.collect(&shared)?;
     collecting::profile(&shared)?;
     inner.serving = Some(serving::start(&shared, listener, plane)?);
     Ok(AgentHandle::new(inner))

@@ -160,6 +160,7 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     fn shared() -> Shared {
+        let thresholds = crate::assess::thresholds::Thresholds::built_in().unwrap();
         Shared {
             store: Arc::new(crate::store::Store::new(100)),
             config: Arc::new(crate::config::Config::new("test")),
@@ -167,6 +168,7 @@ mod tests {
             stop: Arc::default(),
             threads: Arc::default(),
             runtimes: Arc::default(),
+            judge: Arc::new(crate::agent::judge::Judge::new(thresholds)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use streamgate_agent::{Agent, AgentHandle, Metric, Request};
+use streamgate_agent::{Agent, AgentHandle, Metric, Request, Status};
 
 use crate::client::get;
 
@@ -218,6 +218,21 @@ fn a_host_that_declares_a_name_of_ours_is_refused_and_its_own_family_is_shown() 
         page.contains("\nshop_orders_total{kind=\"gift\"} 3\n"),
         "{page}"
     );
+}
+
+#[test]
+fn the_window_of_the_targets_begins_when_the_service_becomes_ready() {
+    let agent = start();
+    let cpu = |agent: &AgentHandle| {
+        let rows = agent.targets().rows;
+        rows.into_iter().find(|row| row.name == "cpu").unwrap()
+    };
+    eventually("CPU time is known", || cpu(&agent).current.is_some());
+    agent.ready(false);
+    assert!(cpu(&agent).current.is_some());
+    agent.ready(true);
+    let row = cpu(&agent);
+    assert_eq!((row.current, row.status), (None, Status::NoData));
 }
 
 #[test]
