@@ -12,6 +12,7 @@ use sysinfo::{DiskRefreshKind, Disks, Networks};
 
 use super::kept_file::KeptFile;
 use super::process::{field, kibibytes};
+use super::sys::space::used_share;
 use super::{Source, or_absent};
 use crate::catalog::families;
 use crate::config;
@@ -308,7 +309,7 @@ impl MountSource {
         self.mounts
             .refresh_specifics(true, DiskRefreshKind::nothing());
         let mut readings: BTreeMap<String, Mount> = BTreeMap::new();
-        for mount in self.mounts.iter_mut() {
+        for mount in self.mounts.iter() {
             let device = mount.name().to_string_lossy().into_owned();
             let kind = mount.file_system().to_string_lossy().into_owned();
             if !(device.starts_with("/dev/") || kind == "overlay" || kind == "zfs") {
@@ -320,10 +321,7 @@ impl MountSource {
             if readings.get(&device).is_some_and(shorter) {
                 continue;
             }
-            mount.refresh_specifics(DiskRefreshKind::nothing().with_storage());
-            let (all, free) = (mount.total_space() as f64, mount.available_space() as f64);
-            // What is reserved for root counts as used: the service cannot have it.
-            let used = (all > 0.0).then(|| 1.0 - free / all);
+            let used = used_share(mount.mount_point());
             readings.insert(device, Mount { point, used });
         }
         let metrics = &self.store.metrics;
