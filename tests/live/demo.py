@@ -84,6 +84,32 @@ def promtool(agent):
     print(f"promtool check metrics: clean, {len(page)} bytes")
 
 
+# The guide's section 8.1: latency, errors and throughput, CPU, memory, disk, network, cache, queries.
+KEY_SERIES = [
+    'http_server_request_duration_seconds_bucket{http_request_method="GET",'
+    'http_route="/v1/content/{id}",http_response_status_code="200",url_scheme="http",le="0.2"}',
+    "process_cpu_seconds_total",
+    "process_cpu_utilization_ratio",
+    "process_resident_memory_bytes",
+    "process_memory_utilization_ratio",
+    "system_disk_io_time_seconds_total{",
+    "system_network_io_bytes_total{",
+    'cache_requests_total{cache_name="content",cache_level="l1",cache_result="hit",',
+    'db_client_operation_duration_seconds_count{db_system_name="sqlite",',
+    'db_queries_per_request_sum{http_route="/v1/content/{id}"}',
+    'tokio_workers{runtime="main"}',
+    'agent_up{component="serve"} 1',
+]
+
+
+def key_metrics(agent):
+    page = get(f"{agent}/metrics")[2].decode()
+    missing = [name for name in KEY_SERIES if "\n" + name not in page]
+    if missing:
+        fail(f"not on the page: {missing}")
+    print(f"the guide's key metrics: {len(KEY_SERIES)} of {len(KEY_SERIES)} series on one page")
+
+
 OPENMETRICS = """
 import sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -206,6 +232,7 @@ def main():
     try:
         wait_for_load(agent)
         promtool(agent)
+        key_metrics(agent)
         openmetrics(agent, env)
         go_pprof(agent, env)
         flamegraph(agent, folder)
