@@ -1,4 +1,5 @@
-//! A door for the crate's own benches, which time one step that hosts only see as part of a whole.
+//! A door for the crate's own benches and tests, which look at one step that hosts only see as part of
+//! a whole.
 //!
 //! No promise is made about it: it may change or go with any version.
 
@@ -61,4 +62,9 @@ impl Core {
     pub fn cell_bytes(&self) -> usize {
         self.0.bytes()
     }
+}
+
+/// Sampling signals of this process since its first CPU profile: fired, recorded, lost.
+pub fn cpu_signals() -> Option<[u64; 3]> {
+    crate::collect::cpu::signals()
 }

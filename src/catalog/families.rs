@@ -701,6 +701,11 @@ pub(crate) static AGENT_INSECURE: Metric = Metric::gauge(
     "1 while the agent listens beyond loopback without protection.",
 )
 .signal(Signal::Agent);
+pub(crate) static AGENT_SIGNAL_HIJACKED: Metric = Metric::gauge(
+    "agent_signal_hijacked",
+    "1 once another part of the program took the signal of the CPU samples; absent until a profile.",
+)
+.signal(Signal::Agent);
 pub(crate) static AGENT_TARGET_THRESHOLD: Metric =
     Metric::gauge("agent_target_threshold", "The target table's thresholds.")
         .labels(&["target"])
@@ -832,6 +837,7 @@ pub(crate) static ALL: &[&Metric] = &[
     &AGENT_DROPPED,
     &AGENT_HTTP_DENIED,
     &AGENT_INSECURE,
+    &AGENT_SIGNAL_HIJACKED,
     &AGENT_TARGET_THRESHOLD,
     &AGENT_TARGET_VALUE,
     &AGENT_BUILD_INFO,

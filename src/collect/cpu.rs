@@ -5,12 +5,11 @@
 //! the thread this runs on (the agent has it).
 
 use std::fmt;
-use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cpu_answer::{AnswerMeters, Answers, Due};
-use super::cpu_pprof::PprofEngine;
+use super::cpu_engine::{self, Engine};
 use super::cpu_profile::Taken;
 use crate::catalog::families;
 use crate::config::{SampleRate, sampling};
@@ -38,6 +37,11 @@ pub(crate) trait CpuEngine: Send {
 
     /// What this engine cannot see, for the reader of an incomplete profile.
     fn leaves_out(&self) -> Option<&'static str>;
+
+    /// Whether another part of the program took what the engine samples with.
+    fn is_hijacked(&self) -> bool {
+        false
+    }
 
     /// How often it must be drained; a bucket's length at most.
     fn interval(&self) -> Duration;
@@ -128,7 +132,7 @@ impl fmt::Debug for CpuCollector {
 
 impl CpuCollector {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self::with_engine(store, Box::new(PprofEngine::default()), process_cpu)
+        Self::with_engine(store, Box::new(Engine::default()), cpu_engine::host_cpu)
     }
 
     pub(super) fn with_engine(
@@ -246,6 +250,9 @@ impl CpuCollector {
                 }
             }
             Err(why) => {
+                if let Some(meters) = &self.meters {
+                    meters.hijacked(self.engine.is_hijacked());
+                }
                 for reader in self.readers.drain(..) {
                     self.store.cpu.answer(reader.id, Err(why.clone()));
                 }
@@ -270,6 +277,7 @@ impl CpuCollector {
         };
         if let Some(meters) = &mut self.meters {
             meters.drained(recorded, lost, dropped);
+            meters.hijacked(self.engine.is_hijacked());
             meters.memory(bytes + self.store.symbols.bytes());
         }
     }
@@ -327,6 +335,7 @@ struct Meters {
     folded: Counter,
     crowded_out: Counter,
     memory: Gauge,
+    hijacked: Gauge,
     dropped: Dropped,
 }
 
@@ -349,6 +358,7 @@ impl Meters {
             folded: dropped("stack_table_full")?,
             crowded_out: dropped("recorder_full")?,
             memory: metrics.gauge(&families::AGENT_MEMORY, &["profile"]).ok()?,
+            hijacked: metrics.gauge(&families::AGENT_SIGNAL_HIJACKED, &[]).ok()?,
             dropped: lock(&store.samples.windows).dropped(),
         })
     }
@@ -359,6 +369,10 @@ impl Meters {
         self.folded.add(dropped.folded - self.dropped.folded);
         self.crowded_out.add(dropped.buckets - self.dropped.buckets);
         self.dropped = dropped;
+    }
+
+    fn hijacked(&self, yes: bool) {
+        self.hijacked.set(f64::from(u8::from(yes)));
     }
 
     fn memory(&self, bytes: usize) {
@@ -378,17 +392,8 @@ fn answer_meters(store: &Store) -> Option<AnswerMeters> {
     })
 }
 
-/// Kernel ticks per second in `/proc/self/stat`: a constant of the interface on all architectures
-/// that std supports, whatever the kernel's own rate is.
-const TICKS: u64 = 100;
-
-/// CPU time of all threads of this process, ended ones included, in steps of 10 ms.
-fn process_cpu() -> Option<Duration> {
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The program's name may hold anything, spaces and brackets too; it ends at the last bracket.
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut times = fields.split_ascii_whitespace().skip(11);
-    let mut ticks = || times.next()?.parse::<u64>().ok();
-    let ticks = ticks()? + ticks()?;
-    Some(Duration::from_millis(ticks.saturating_mul(1000 / TICKS)))
+/// Sampling signals of this process since its first CPU profile: fired, recorded, lost; `None` before
+/// it, and where the engine does not count them.
+pub(crate) fn signals() -> Option<[u64; 3]> {
+    cpu_engine::signals()
 }

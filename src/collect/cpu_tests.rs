@@ -271,7 +271,7 @@ fn a_function_that_burns(until: &AtomicBool) -> u64 {
     number
 }
 
-/// The only test that samples this process, since there is one SIGPROF for all.
+/// The only unit test that samples this process, since one engine runs at a time.
 #[test]
 fn the_real_engine_finds_a_busy_function_with_its_line() {
     let store = Arc::new(Store::new(1000));

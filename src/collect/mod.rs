@@ -20,6 +20,11 @@ pub(crate) mod cpu;
 #[cfg(feature = "profiling")]
 mod cpu_answer;
 #[cfg(feature = "profiling")]
+#[cfg_attr(target_os = "linux", path = "cpu_timers.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "cpu_elsewhere.rs")]
+mod cpu_engine;
+#[cfg(feature = "profiling")]
+#[cfg_attr(not(feature = "pprof"), path = "cpu_none.rs")]
 mod cpu_pprof;
 #[cfg(feature = "profiling")]
 mod cpu_profile;
@@ -27,11 +32,17 @@ mod cpu_profile;
 #[cfg(feature = "profiling")]
 mod cpu_tests;
 #[cfg(feature = "profiling")]
+#[cfg(target_os = "linux")]
+mod cpu_threads;
+#[cfg(feature = "profiling")]
 mod elf;
 #[cfg(feature = "profiling")]
 mod modules;
 #[cfg(feature = "profiling")]
 mod symbols;
+#[cfg(feature = "profiling")]
+#[cfg(target_os = "linux")]
+mod unwind;
 
 #[cfg_attr(not(feature = "host"), path = "host_off.rs")]
 pub(crate) mod host;

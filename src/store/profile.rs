@@ -14,13 +14,19 @@ pub(crate) struct ValueType {
 }
 
 /// How often a stack was seen.
-#[cfg(any(test, feature = "profiling"))]
+#[cfg_attr(
+    not(any(test, feature = "profiling")),
+    expect(dead_code, reason = "only profiles have it")
+)]
 pub(crate) const SAMPLES: ValueType = ValueType {
     name: "samples",
     unit: "count",
 };
 /// CPU time.
-#[cfg(any(test, feature = "profiling"))]
+#[cfg_attr(
+    not(any(test, feature = "profiling")),
+    expect(dead_code, reason = "only profiles have it")
+)]
 pub(crate) const CPU: ValueType = ValueType {
     name: "cpu",
     unit: "nanoseconds",
@@ -70,7 +76,10 @@ pub(crate) struct Label {
 pub(crate) const OVERFLOW_NAME: &str = "[overflow]";
 
 /// The label that names the thread.
-#[cfg(any(test, feature = "profiling"))]
+#[cfg_attr(
+    not(any(test, feature = "profiling")),
+    expect(dead_code, reason = "only profiles have it")
+)]
 pub(crate) const THREAD: &str = "thread";
 
 /// One address of the code.
@@ -145,7 +154,10 @@ pub(crate) struct Accounting {
 
 impl Profile {
     /// The sum of one column.
-    #[cfg(any(test, feature = "flamegraph"))]
+    #[cfg_attr(
+        not(any(test, feature = "flamegraph")),
+        expect(dead_code, reason = "only the picture needs it")
+    )]
     pub(crate) fn total(&self, column: usize) -> i64 {
         self.samples
             .iter()

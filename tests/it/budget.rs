@@ -100,11 +100,11 @@ fn each_feature_set_stays_within_its_budget() {
     );
     assert!(count(&core) <= 30, "core has {} crates", count(&core));
     assert!(
-        count(&default) <= 150,
+        count(&default) <= 112,
         "default has {} crates",
         count(&default)
     );
-    assert!(count(&all) <= 175, "all has {} crates", count(&all));
+    assert!(count(&all) <= 135, "all has {} crates", count(&all));
     assert_eq!(violations(&all), [""; 0]);
 }
 

@@ -257,24 +257,40 @@ fn the_door_defines_nothing_and_opens_what_the_list_says() {
     );
 }
 
-/// Lines with `cfg(feature` that stand on anything but a `mod` or `pub use`.
+/// Puts each attribute on one line.
+fn joined(code: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut depth = 0;
+    for line in code.lines() {
+        let line = line.trim();
+        match lines.last_mut() {
+            Some(open) if depth > 0 => open.push_str(line),
+            _ => lines.push(line.to_owned()),
+        }
+        let inside = depth > 0 || line.starts_with("#[") || line.starts_with("#![");
+        if inside {
+            depth += line.matches('[').count();
+            depth = depth.saturating_sub(line.matches(']').count());
+        }
+    }
+    lines
+}
+
+/// Attributes with `feature =` that stand on anything but a `mod` or `pub use`.
 fn misplaced_cfgs(code: &str) -> (usize, Vec<String>) {
+    let lines = joined(code);
     let mut count = 0;
     let mut misplaced = Vec::new();
-    let mut lines = code.lines();
-    while let Some(line) = lines.next() {
-        if !line.contains("cfg(feature") && !line.contains("cfg_attr(not(feature") {
+    for (place, line) in lines.iter().enumerate() {
+        // The crate's own attribute says which lints hold where.
+        if !(line.starts_with("#[cfg") && line.contains("feature =")) {
             continue;
         }
         count += 1;
-        let item = lines
-            .clone()
-            .map(str::trim)
-            .find(|next| !next.starts_with("#["))
-            .unwrap_or("");
+        let item = lines[place..].iter().find(|next| !next.starts_with("#["));
+        let item = item.map_or("", String::as_str);
         let fits = ["mod ", "pub(crate) mod ", "pub use ", "pub(crate) use "];
-        let lint = line.contains("expect(");
-        if !lint && !fits.iter().any(|start| item.starts_with(start)) {
+        if !line.contains("expect(") && !fits.iter().any(|start| item.starts_with(start)) {
             misplaced.push(item.to_owned());
         }
     }

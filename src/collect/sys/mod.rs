@@ -1,5 +1,11 @@
 //! The only unsafe code of the crate.
 
+#[cfg(all(
+    feature = "profiling",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+pub(crate) mod sampling;
 #[cfg(feature = "host")]
 pub(crate) mod space;
 pub(crate) mod usage;

@@ -1,0 +1,653 @@
+//! The sampling handler, and what it shares with the threads that arm and drain it.
+//!
+//! On the path from [`handle`] nothing allocates, locks, formats, unwinds, panics or touches a
+//! thread-local that is built on first use. Its only library call is memcpy. System calls are made
+//! only where nothing is known of the running thread: `process_vm_readv` for stack bytes whose bounds
+//! are not known (it cannot fault), and for a thread without a timer of its own its id and name.
+#![expect(unsafe_code, reason = "a signal handler")]
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::arena::{Arena, Head, STACK_BYTES};
+use super::records::{self, Record, Records, ThreadName};
+use super::timer::{self, Cookie};
+
+/// Events by what became of them: `fired` is the sum of all others.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) fired: AtomicU64,
+    pub(crate) recorded: AtomicU64,
+    /// No slot was free.
+    pub(crate) lost_full: AtomicU64,
+    /// The record belonged to another thread by the time the signal came.
+    pub(crate) lost_busy: AtomicU64,
+    /// The signal was not sent by one of our timers.
+    pub(crate) lost_foreign: AtomicU64,
+    /// Sampling was off by the time the signal came.
+    pub(crate) lost_off: AtomicU64,
+}
+
+/// A share of a whole that is handed out in whole numbers: what is left over is kept for the next one,
+/// so that the sum is right to less than 1.
+#[derive(Debug, Default)]
+struct Shares(AtomicU64);
+
+impl Shares {
+    /// The whole multiples of `unit` that have come together with `part`.
+    #[inline]
+    fn take(&self, part: u64, unit: u64) -> u32 {
+        let unit = unit.max(1);
+        let before = self.0.fetch_add(part, Ordering::Relaxed);
+        let whole = before.wrapping_add(part) / unit;
+        u32::try_from(whole.saturating_sub(before / unit)).unwrap_or(0)
+    }
+}
+
+/// What the handler works with. Leaked: a signal may arrive at any later time.
+pub(crate) struct Sampler {
+    /// 1 in the process that made it; on a page that the kernel zeroes in a forked child.
+    alive: &'static AtomicU32,
+    pub(crate) arena: Arena,
+    pub(crate) records: Records,
+    /// CPU time between samples; 0 while sampling is off.
+    period_nanos: AtomicU64,
+    pub(crate) counts: Counts,
+    /// Handlers under way.
+    running: AtomicUsize,
+    pub(crate) signal: i32,
+    /// A thread wants its stack bounds looked up.
+    pub(crate) wants_bounds: AtomicBool,
+    /// Signals of the process's timer, and those of them that met a thread without a timer.
+    pub(crate) ticks: AtomicU64,
+    pub(crate) unmet: AtomicU64,
+    /// CPU time that one signal of the process's timer stands for.
+    pub(crate) tick_nanos: AtomicU64,
+    /// CPU time of exempt threads that have ended.
+    pub(crate) ended_nanos: AtomicU64,
+    unmet_shares: Shares,
+    bonus_shares: Shares,
+    random: AtomicU64,
+}
+
+impl fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sampler")
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+static SAMPLER: AtomicPtr<Sampler> = AtomicPtr::new(std::ptr::null_mut());
+
+impl Sampler {
+    /// Makes the one sampler of the process, or returns the one that exists.
+    ///
+    /// # Errors
+    /// The kernel's if it gives no memory.
+    pub(crate) fn install(slots: usize, signal: i32) -> std::io::Result<&'static Self> {
+        if let Some(present) = Self::get() {
+            return Ok(present);
+        }
+        let made = Box::leak(Box::new(Self {
+            alive: wiped_on_fork()?,
+            arena: Arena::new(slots)?,
+            records: Records::new(),
+            period_nanos: AtomicU64::new(0),
+            counts: Counts::default(),
+            running: AtomicUsize::new(0),
+            signal,
+            wants_bounds: AtomicBool::new(false),
+            ticks: AtomicU64::new(0),
+            unmet: AtomicU64::new(0),
+            tick_nanos: AtomicU64::new(whole_nanos(timer::tick())),
+            ended_nanos: AtomicU64::new(0),
+            unmet_shares: Shares::default(),
+            bonus_shares: Shares::default(),
+            random: AtomicU64::new(u64::from(timer::current_tid()) | 1),
+        }));
+        SAMPLER.store(made, Ordering::Release);
+        Ok(made)
+    }
+
+    /// The one sampler, if there is one.
+    pub(crate) fn get() -> Option<&'static Self> {
+        // SAFETY: a non-null pointer was stored by `install` and is never freed.
+        unsafe { SAMPLER.load(Ordering::Acquire).as_ref() }
+    }
+
+    pub(crate) fn period(&self) -> Duration {
+        Duration::from_nanos(self.period_nanos.load(Ordering::Acquire))
+    }
+
+    /// Sets the period for timers armed from now on; zero turns sampling off.
+    pub(crate) fn set_period(&self, period: Duration) {
+        self.period_nanos
+            .store(whole_nanos(period), Ordering::Release);
+    }
+
+    pub(crate) fn handlers_running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// A moment in (0, period]: timers that all begin with a whole period would under-count threads
+    /// that live shorter than one.
+    pub(crate) fn random_first(&self, period: Duration) -> Duration {
+        // xorshift64 on a shared word: a lost update only repeats a number.
+        let mut x = self.random.load(Ordering::Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.store(x, Ordering::Relaxed);
+        Duration::from_nanos(x % whole_nanos(period).max(1) + 1)
+    }
+
+    /// Arms a claimed record's timer.
+    ///
+    /// # Errors
+    /// The kernel's; the record stays claimed.
+    pub(crate) fn arm(&self, number: u32, record: &Record) -> std::io::Result<()> {
+        let cookie = Cookie {
+            number,
+            generation: record.generation(),
+        };
+        let timer = timer::create_for_thread(record.tid(), self.signal, cookie)?;
+        record.arm(timer);
+        self.set(record, timer);
+        Ok(())
+    }
+
+    /// Puts a record's timer into service at a random phase.
+    ///
+    /// The kernel looks at CPU clocks on its ticks, half a tick late on average, so a thread ends
+    /// with half a tick unseen. The first sample therefore stands for half a tick more: the sum is
+    /// true for threads that end and for those that go on.
+    pub(crate) fn set(&self, record: &Record, timer: i32) {
+        let period = self.period();
+        if period.is_zero() {
+            return;
+        }
+        let late = whole_nanos(timer::tick()) / 2;
+        let bonus = self.bonus_shares.take(late, whole_nanos(period));
+        record.bonus.store(bonus, Ordering::Relaxed);
+        timer::set(timer, self.random_first(period), period);
+    }
+}
+
+fn whole_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A word that is 1 here and 0 in every forked child, whichever way it was forked.
+fn wiped_on_fork() -> std::io::Result<&'static AtomicU32> {
+    let page = 4096;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
+    let mapped = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            page,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the range is the mapping made above.
+    let advised = unsafe { libc::madvise(mapped, page, libc::MADV_WIPEONFORK) };
+    if advised != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: page-aligned, zeroed, never unmapped.
+    let word = unsafe { &*mapped.cast::<AtomicU32>() };
+    word.store(1, Ordering::Release);
+    Ok(word)
+}
+
+/// What the interrupted code was doing.
+#[derive(Debug, Clone, Copy)]
+struct Registers {
+    pc: u64,
+    sp: u64,
+    fp: u64,
+    lr: u64,
+}
+
+/// The handler's address, for `sigaction`.
+pub(crate) fn address() -> usize {
+    handle as *const () as usize
+}
+
+/// Runs on the interrupted thread.
+extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: non-null once installed, and never freed.
+    let Some(sampler) = (unsafe { SAMPLER.load(Ordering::Acquire).as_ref() }) else {
+        return;
+    };
+    // First of all: in a forked child the arena is not mapped.
+    if sampler.alive.load(Ordering::Relaxed) != 1 {
+        return;
+    }
+    // SAFETY: the C library's location of this thread's errno is always there.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let kept = unsafe { *errno };
+    sampler.running.fetch_add(1, Ordering::AcqRel);
+    sample(sampler, info, context);
+    sampler.running.fetch_sub(1, Ordering::AcqRel);
+    // SAFETY: as above.
+    unsafe { *errno = kept };
+}
+
+/// The head of the kernel's siginfo as a timer's signal fills it on every 64-bit Linux; the C library's
+/// bindings do not show the overrun.
+#[repr(C)]
+struct TimerInfo {
+    signal: i32,
+    errno: i32,
+    code: i32,
+    padding: i32,
+    timer: i32,
+    overrun: i32,
+    value: u64,
+}
+
+fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes a whole siginfo of 128 bytes, all of them written.
+    let info = unsafe { &*info.cast::<TimerInfo>() };
+    let counts = &sampler.counts;
+    if info.code != libc::SI_TIMER {
+        counts.fired.fetch_add(1, Ordering::Relaxed);
+        counts.lost_foreign.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let weight = u32::try_from(info.overrun).unwrap_or(0).saturating_add(1);
+    let cookie = Cookie::from_bits(info.value);
+    let registers = registers(context);
+    if cookie == Cookie::PROCESS {
+        return unmet_thread(sampler, registers);
+    }
+    let off = sampler.period_nanos.load(Ordering::Relaxed) == 0;
+    let record = sampler.records.get(cookie.number, cookie.generation);
+    let bonus = record.map_or(0, |record| record.bonus.swap(0, Ordering::Relaxed));
+    let weight = weight.saturating_add(bonus);
+    counts.fired.fetch_add(u64::from(weight), Ordering::Relaxed);
+    let lost = match record {
+        _ if off => &counts.lost_off,
+        None => &counts.lost_busy,
+        Some(record) => return record_sample(sampler, record, weight, registers),
+    };
+    lost.fetch_add(u64::from(weight), Ordering::Relaxed);
+}
+
+/// The process's timer met some thread: one with a timer of its own is sampled by that one already.
+///
+/// Its signal comes on nearly every tick of a running thread, so each stands for the CPU time between
+/// two of them, which the watcher measures; overruns say nothing, since they count the CPU time of all
+/// threads.
+fn unmet_thread(sampler: &Sampler, registers: Registers) {
+    let period_nanos = sampler.period_nanos.load(Ordering::Relaxed);
+    if period_nanos == 0 {
+        return;
+    }
+    sampler.ticks.fetch_add(1, Ordering::Relaxed);
+    let tid = timer::current_tid();
+    if sampler.records.of(tid).is_some() {
+        return;
+    }
+    let name = timer::current_name();
+    if records::is_agents_own(&name) {
+        return;
+    }
+    sampler.unmet.fetch_add(1, Ordering::Relaxed);
+    let part = sampler.tick_nanos.load(Ordering::Relaxed);
+    let weight = sampler.unmet_shares.take(part, period_nanos);
+    if weight == 0 {
+        return;
+    }
+    let counts = &sampler.counts;
+    counts.fired.fetch_add(u64::from(weight), Ordering::Relaxed);
+    write(sampler, weight, tid, name, registers, |stack| {
+        copy_by_kernel(stack, registers.sp)
+    });
+}
+
+fn record_sample(sampler: &Sampler, record: &Record, weight: u32, registers: Registers) {
+    let low = record.low.load(Ordering::Acquire) as u64;
+    let high = record.high.load(Ordering::Acquire) as u64;
+    record.seen.store(true, Ordering::Relaxed);
+    if low == 0 {
+        // The first samples of a thread: by now it has the name that it gave itself at its start.
+        record.set_name(timer::current_name());
+        record
+            .thread_pointer
+            .store(thread_pointer(), Ordering::Release);
+        sampler.wants_bounds.store(true, Ordering::Release);
+    }
+    let (tid, name) = (record.tid(), record.name());
+    write(sampler, weight, tid, name, registers, |stack| {
+        if (low..high).contains(&registers.sp) {
+            copy_within(stack, registers.sp, high)
+        } else {
+            // A coroutine's stack or an alternate one: nothing is known of what lies above it, and a
+            // read could run into a guard page.
+            copy_by_kernel(stack, registers.sp)
+        }
+    });
+}
+
+#[inline]
+fn write(
+    sampler: &Sampler,
+    weight: u32,
+    tid: u32,
+    name: ThreadName,
+    registers: Registers,
+    copy: impl FnOnce(*mut u8) -> u32,
+) {
+    let written = sampler.arena.write(|stack| Head {
+        weight,
+        tid,
+        pc: registers.pc,
+        sp: registers.sp,
+        fp: registers.fp,
+        lr: registers.lr,
+        len: copy(stack),
+        name,
+    });
+    let counter = if written {
+        &sampler.counts.recorded
+    } else {
+        &sampler.counts.lost_full
+    };
+    counter.fetch_add(u64::from(weight), Ordering::Relaxed);
+}
+
+/// Copies the stack from `sp` up to `high`, as far as there is room.
+#[inline]
+fn copy_within(stack: *mut u8, sp: u64, high: u64) -> u32 {
+    let above = usize::try_from(high.saturating_sub(sp)).unwrap_or(0);
+    let bytes = above.min(STACK_BYTES);
+    // SAFETY: `[sp, high)` is the used part of this thread's stack mapping, which cannot go away
+    // while the thread runs here; `stack` has room for STACK_BYTES.
+    unsafe { std::ptr::copy_nonoverlapping(sp as *const u8, stack, bytes) };
+    u32::try_from(bytes).unwrap_or(0)
+}
+
+/// Has the kernel copy the stack from `sp` upwards as far as it is readable, which cannot fault.
+#[cold]
+fn copy_by_kernel(stack: *mut u8, sp: u64) -> u32 {
+    let local = libc::iovec {
+        iov_base: stack.cast(),
+        iov_len: STACK_BYTES,
+    };
+    let mut remote = [libc::iovec {
+        iov_base: std::ptr::null_mut(),
+        iov_len: 0,
+    }; PIECES];
+    // Pages, since the kernel stops at the first piece that it cannot read whole.
+    let mut at = sp;
+    let mut left = STACK_BYTES as u64;
+    for piece in &mut remote {
+        let in_page = (4096 - at % 4096).min(left);
+        *piece = libc::iovec {
+            iov_base: at as *mut libc::c_void,
+            iov_len: usize::try_from(in_page).unwrap_or(0),
+        };
+        at = at.wrapping_add(in_page);
+        left = left.saturating_sub(in_page);
+    }
+    // SAFETY: takes nothing, changes nothing.
+    let pid = unsafe { libc::getpid() };
+    // SAFETY: `local` covers the slot's stack bytes; the kernel checks the remote addresses itself.
+    let read = unsafe {
+        libc::process_vm_readv(
+            pid,
+            &raw const local,
+            1,
+            remote.as_ptr(),
+            PIECES as libc::c_ulong,
+            0,
+        )
+    };
+    u32::try_from(read).unwrap_or(0)
+}
+
+/// Pages that a slice of stack may touch.
+const PIECES: usize = STACK_BYTES / 4096 + 1;
+
+/// An address inside the thread's own block, which the C library puts at the top of its stack.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn thread_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: the x86-64 ABI keeps the thread pointer's own address in its first word.
+    unsafe {
+        std::arch::asm!(
+            "mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, readonly)
+        );
+    }
+    pointer
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline]
+fn thread_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: reads a register that user space may read.
+    unsafe {
+        std::arch::asm!(
+            "mrs {}, tpidr_el0", out(reg) pointer, options(nomem, nostack, preserves_flags)
+        );
+    }
+    pointer
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn registers(context: *mut libc::c_void) -> Registers {
+    // SAFETY: with SA_SIGINFO the third argument is the interrupted context.
+    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    let [_, _, _, _, _, _, _, _, _, _, fp, _, _, _, _, sp, pc, ..] = context.uc_mcontext.gregs;
+    Registers {
+        pc: pc.cast_unsigned(),
+        sp: sp.cast_unsigned(),
+        fp: fp.cast_unsigned(),
+        lr: 0,
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline]
+fn registers(context: *mut libc::c_void) -> Registers {
+    // SAFETY: with SA_SIGINFO the third argument is the interrupted context.
+    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+    let machine = &context.uc_mcontext;
+    let [.., fp, lr] = machine.regs;
+    Registers {
+        pc: machine.pc,
+        sp: machine.sp,
+        fp,
+        lr,
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        let shares = Shares::default();
+        let total: u32 = (0..1000).map(|_| shares.take(396, 1000)).sum();
+        assert_eq!(total, 396);
+        let total: u32 = (0..1000).map(|_| shares.take(4000, 1001)).sum();
+        assert!((3995..=3996).contains(&total), "{total}");
+    }
+
+    #[test]
+    fn the_kernel_copies_a_stack_and_stops_where_it_ends() {
+        let copy = || {
+            let mut slot = vec![0_u8; STACK_BYTES];
+            let known = [0x5a_u8; 64];
+            let length = copy_by_kernel(slot.as_mut_ptr(), known.as_ptr() as u64);
+            assert_eq!(slot[..64], known);
+            length
+        };
+        assert!(std::thread::spawn(copy).join().unwrap() >= 4096);
+        let mut slot = vec![0_u8; STACK_BYTES];
+        assert_eq!(
+            copy_by_kernel(slot.as_mut_ptr(), 8),
+            0,
+            "nothing is mapped there"
+        );
+        assert_eq!(copy_by_kernel(slot.as_mut_ptr(), u64::MAX - 8), 0);
+    }
+
+    fn sampler(slots: usize) -> Sampler {
+        Sampler {
+            alive: wiped_on_fork().unwrap(),
+            arena: Arena::new(slots).unwrap(),
+            records: Records::new(),
+            period_nanos: AtomicU64::new(1_000_000),
+            counts: Counts::default(),
+            running: AtomicUsize::new(0),
+            signal: libc::SIGRTMAX(),
+            wants_bounds: AtomicBool::new(false),
+            ticks: AtomicU64::new(0),
+            unmet: AtomicU64::new(0),
+            tick_nanos: AtomicU64::new(4_000_000),
+            ended_nanos: AtomicU64::new(0),
+            unmet_shares: Shares::default(),
+            bonus_shares: Shares::default(),
+            random: AtomicU64::new(1),
+        }
+    }
+
+    /// A signal as the kernel hands it over, at a place in this thread's stack.
+    fn signal(sampler: &Sampler, code: i32, overrun: i32, cookie: Cookie, sp: u64) {
+        let mut info = [0_u64; 16];
+        info[1] = u64::from(code.cast_unsigned());
+        info[2] = u64::from(overrun.cast_unsigned()) << 32;
+        info[3] = u64::from(cookie.number) | u64::from(cookie.generation) << 32;
+        // SAFETY: all-zero bytes are a valid context.
+        let mut context: libc::ucontext_t = unsafe { std::mem::zeroed() };
+        context.uc_mcontext.gregs[15] = sp.cast_signed();
+        sample(sampler, info.as_mut_ptr().cast(), (&raw mut context).cast());
+    }
+
+    #[test]
+    fn every_signal_is_recorded_or_lost_for_one_reason() {
+        let sampler = sampler(1);
+        let (number, record) = sampler.records.claim(timer::current_tid()).unwrap();
+        record.arm(-1);
+        let own = Cookie {
+            number,
+            generation: record.generation(),
+        };
+        let stack = [7_u64; 4096];
+        let sp = stack.as_ptr() as u64;
+        record
+            .high
+            .store(stack.as_ptr_range().end as usize, Ordering::Relaxed);
+        record.low.store(stack.as_ptr() as usize, Ordering::Relaxed);
+        let send = |code, overrun, cookie| signal(&sampler, code, overrun, cookie, sp);
+        send(libc::SI_TIMER, 3, own);
+        send(libc::SI_TIMER, 1, own);
+        send(libc::SI_USER, 9, own);
+        let reused = Cookie {
+            generation: own.generation + 1,
+            ..own
+        };
+        send(libc::SI_TIMER, 0, reused);
+        // This thread has a timer of its own.
+        send(libc::SI_TIMER, 50, Cookie::PROCESS);
+        sampler.set_period(Duration::ZERO);
+        send(libc::SI_TIMER, 4, own);
+        let counts = &sampler.counts;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!(read(&counts.recorded), 4);
+        assert_eq!(read(&counts.lost_full), 2);
+        assert_eq!(read(&counts.lost_foreign), 1);
+        assert_eq!(read(&counts.lost_busy), 1);
+        assert_eq!(read(&counts.lost_off), 5);
+        assert_eq!(read(&counts.fired), 4 + 2 + 1 + 1 + 5);
+        let mut seen = Vec::new();
+        sampler
+            .arena
+            .drain(|head, stack| seen.push((head.weight, stack.len(), stack[0])));
+        assert_eq!(seen, [(4, STACK_BYTES, 7)]);
+    }
+
+    #[test]
+    fn a_thread_without_a_timer_is_sampled_in_its_share_of_ticks() {
+        let sampler = sampler(64);
+        sampler.set_period(Duration::from_millis(10));
+        let here = [7_u64; 4096];
+        for _ in 0..50 {
+            signal(
+                &sampler,
+                libc::SI_TIMER,
+                9,
+                Cookie::PROCESS,
+                here.as_ptr() as u64,
+            );
+        }
+        let mut weight = 0;
+        sampler.arena.drain(|head, stack| {
+            weight += head.weight;
+            assert_eq!(stack.len(), STACK_BYTES);
+            assert_eq!(head.name, timer::current_name());
+        });
+        assert_eq!(weight, 20, "50 ticks of 4 ms at 10 ms");
+    }
+
+    /// Prints; what it costs is judged by whoever reads it.
+    #[test]
+    fn the_handlers_cost() {
+        let sampler = sampler(64);
+        let (number, record) = sampler.records.claim(timer::current_tid()).unwrap();
+        record.arm(-1);
+        let own = Cookie {
+            number,
+            generation: record.generation(),
+        };
+        let stack = [7_u64; 4096];
+        record
+            .high
+            .store(stack.as_ptr_range().end as usize, Ordering::Relaxed);
+        record.low.store(stack.as_ptr() as usize, Ordering::Relaxed);
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            let start = std::time::Instant::now();
+            for _ in 0..64 {
+                signal(&sampler, libc::SI_TIMER, 0, own, stack.as_ptr() as u64);
+            }
+            times.push(start.elapsed() / 64);
+            sampler.arena.drain(|_, _| {});
+        }
+        times.sort();
+        let recorded = sampler.counts.recorded.load(Ordering::Relaxed);
+        assert_eq!(recorded, 64 * 200);
+        eprintln!("handler: median {:?}, worst {:?}", times[100], times[199]);
+    }
+
+    #[test]
+    fn the_places_of_the_registers_are_those_of_the_c_library() {
+        assert_eq!((libc::REG_RBP, libc::REG_RSP, libc::REG_RIP), (10, 15, 16));
+    }
+
+    #[test]
+    fn the_thread_pointer_lies_above_this_frame_on_a_spawned_thread() {
+        let look = || {
+            let local = 0_u8;
+            (thread_pointer(), &raw const local as usize)
+        };
+        let (pointer, frame) = std::thread::spawn(look).join().unwrap();
+        assert!(pointer > frame && pointer - frame < 8 << 20);
+    }
+}

@@ -1,0 +1,8 @@
+//! The signal handler that takes samples, and all that it shares with the threads around it.
+
+pub(crate) mod arena;
+pub(crate) mod handler;
+pub(crate) mod modules;
+pub(crate) mod records;
+pub(crate) mod signal;
+pub(crate) mod timer;

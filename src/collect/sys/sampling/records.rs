@@ -1,0 +1,257 @@
+//! One record for each sampled thread: its timer, and where its stack lies.
+//!
+//! A fixed table, so that the handler can find a record by number and by thread id without a lock.
+//! Numbers come back with a generation, as a signal may arrive after its thread's record was reused,
+//! and as any process of the same user can forge one.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Threads sampled at once; further ones are left out and counted.
+pub(crate) const RECORDS: usize = 4096;
+
+const FREE: u32 = 0;
+const CLAIMED: u32 = 1;
+const ARMED: u32 = 2;
+
+/// A thread's name as the kernel has it: at most 15 bytes, then zeros.
+pub(crate) type ThreadName = [u8; 16];
+
+/// The names of the agent's own threads: left out of profiles, their cost has metrics of its own.
+const AGENTS: [&[u8]; 6] = [
+    b"sg-collect",
+    b"sg-profile",
+    b"sg-serve",
+    b"sg-symbols",
+    b"sg-watch",
+    b"sg-stop",
+];
+
+/// The bytes of a name before its first zero.
+pub(crate) fn trimmed(name: &ThreadName) -> &[u8] {
+    name.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+pub(crate) fn is_agents_own(name: &ThreadName) -> bool {
+    AGENTS.contains(&trimmed(name))
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    state: AtomicU32,
+    /// Raised whenever the record changes hands.
+    generation: AtomicU32,
+    tid: AtomicU32,
+    /// The kernel's timer number, -1 while there is none.
+    timer: AtomicI32,
+    /// The thread pointer, which lies inside the thread's stack mapping; 0 until the first sample.
+    pub(crate) thread_pointer: AtomicUsize,
+    /// The bounds within which the stack may be read; 0 until they are known.
+    pub(crate) low: AtomicUsize,
+    pub(crate) high: AtomicUsize,
+    /// The thread's start in clock ticks since boot: with the id it names a thread for good.
+    pub(crate) started: AtomicU64,
+    /// Weight that the next sample gets on top: see `Sampler::arm`.
+    pub(crate) bonus: AtomicU32,
+    /// Sampled since the watcher last looked.
+    pub(crate) seen: AtomicBool,
+    name: [AtomicU64; 2],
+    exempt: AtomicBool,
+    /// CPU time of an exempt thread when the watcher last looked.
+    pub(crate) cpu_nanos: AtomicU64,
+}
+
+impl Record {
+    pub(crate) fn tid(&self) -> u32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn timer(&self) -> Option<i32> {
+        Some(self.timer.load(Ordering::Acquire)).filter(|timer| *timer >= 0)
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_armed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ARMED
+    }
+
+    /// The thread is not to be sampled: no timer, and the process's timer passes it by.
+    pub(crate) fn leave_out(&self) {
+        self.exempt.store(true, Ordering::Release);
+    }
+
+    /// The record now has this timer.
+    pub(crate) fn arm(&self, timer: i32) {
+        self.timer.store(timer, Ordering::Release);
+        self.state.store(ARMED, Ordering::Release);
+    }
+
+    /// A sample taken in the middle of a change may see half of each name.
+    pub(crate) fn set_name(&self, name: ThreadName) {
+        let words = u128::from_le_bytes(name);
+        for (word, place) in [(words, 0), (words >> 64, 1)] {
+            if let Some(half) = self.name.get(place) {
+                half.store(low_half(word), Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn name(&self) -> ThreadName {
+        let [low, high] = &self.name;
+        let half = |half: &AtomicU64| u128::from(half.load(Ordering::Relaxed));
+        (half(low) | half(high) << 64).to_le_bytes()
+    }
+}
+
+fn low_half(word: u128) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = word.to_le_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// All records, found by number or by thread id.
+pub(crate) struct Records {
+    all: Box<[Record]>,
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records").finish_non_exhaustive()
+    }
+}
+
+impl Records {
+    pub(crate) fn new() -> Self {
+        let make = || Record {
+            timer: AtomicI32::new(-1),
+            ..Record::default()
+        };
+        Self {
+            all: std::iter::repeat_with(make).take(RECORDS).collect(),
+        }
+    }
+
+    /// The record of this number if the generation still is its own.
+    pub(crate) fn get(&self, number: u32, generation: u32) -> Option<&Record> {
+        let record = self.all.get(usize::try_from(number).ok()?)?;
+        (record.generation() == generation && record.is_armed()).then_some(record)
+    }
+
+    /// The armed records.
+    pub(crate) fn armed(&self) -> impl Iterator<Item = &Record> {
+        self.all.iter().filter(|record| record.is_armed())
+    }
+
+    /// The records that belong to a thread, sampled or left out.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &Record> {
+        let held = |record: &&Record| record.state.load(Ordering::Acquire) != FREE;
+        self.all.iter().filter(held)
+    }
+
+    /// The records of threads that are left out: claimed and never armed.
+    pub(crate) fn exempt(&self) -> impl Iterator<Item = &Record> {
+        self.held()
+            .filter(|record| record.exempt.load(Ordering::Acquire))
+    }
+
+    /// The places that a thread id may have, always in the same order.
+    fn places(&self, tid: u32) -> impl Iterator<Item = (u32, &Record)> {
+        let count = self.all.len().max(1);
+        let start = usize::try_from(tid).unwrap_or(0).wrapping_mul(0x9e37_79b1);
+        (0..PROBES).filter_map(move |step| {
+            let place = start.wrapping_add(step) % count;
+            Some((u32::try_from(place).ok()?, self.all.get(place)?))
+        })
+    }
+
+    /// Takes a record for a thread that has none; `None` if all its places are taken. Only one
+    /// thread claims and releases.
+    pub(crate) fn claim(&self, tid: u32) -> Option<(u32, &Record)> {
+        let free = |(_, record): &(u32, &Record)| record.state.load(Ordering::Acquire) == FREE;
+        let (number, record) = self.places(tid).find(free)?;
+        record.generation.fetch_add(1, Ordering::AcqRel);
+        record.tid.store(tid, Ordering::Relaxed);
+        record.timer.store(-1, Ordering::Relaxed);
+        for word in [&record.thread_pointer, &record.low, &record.high] {
+            word.store(0, Ordering::Relaxed);
+        }
+        record.started.store(0, Ordering::Relaxed);
+        record.bonus.store(0, Ordering::Relaxed);
+        record.cpu_nanos.store(0, Ordering::Relaxed);
+        record.seen.store(false, Ordering::Relaxed);
+        record.exempt.store(false, Ordering::Relaxed);
+        record.state.store(CLAIMED, Ordering::Release);
+        Some((number, record))
+    }
+
+    /// The thread's record, if it has one. Safe in the handler: no lock, no allocation.
+    pub(crate) fn of(&self, tid: u32) -> Option<(u32, &Record)> {
+        self.places(tid)
+            .find(|(_, record)| record.state.load(Ordering::Acquire) != FREE && record.tid() == tid)
+    }
+
+    /// Gives a record back; its generation is over.
+    pub(crate) fn release(&self, record: &Record) {
+        record.generation.fetch_add(1, Ordering::AcqRel);
+        record.tid.store(0, Ordering::Relaxed);
+        record.exempt.store(false, Ordering::Release);
+        record.state.store(FREE, Ordering::Release);
+    }
+}
+
+/// Places that one thread id may use.
+const PROBES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_has_one_record_and_a_reused_record_has_a_new_generation() {
+        let records = Records::new();
+        assert!(records.of(7).is_none());
+        let (number, record) = records.claim(7).unwrap();
+        assert_eq!(records.of(7).unwrap().0, number);
+        let generation = record.generation();
+        assert!(records.get(number, generation).is_none(), "not armed yet");
+        record.arm(3);
+        assert!(records.get(number, generation).is_some());
+        assert!(records.get(number, generation + 1).is_none());
+        assert!(records.get(u32::MAX, generation).is_none());
+        records.release(record);
+        assert!(records.get(number, generation).is_none() && records.of(7).is_none());
+        let (again, record) = records.claim(7).unwrap();
+        record.arm(3);
+        assert_eq!(again, number);
+        assert!(records.get(number, generation).is_none());
+    }
+
+    #[test]
+    fn a_crowded_neighbourhood_is_full_and_nothing_is_overwritten() {
+        let records = Records::new();
+        let mut held = Vec::new();
+        for tid in 1..20_000 {
+            if let Some((number, record)) = records.claim(tid) {
+                record.arm(0);
+                held.push((number, tid));
+            }
+        }
+        assert!(held.len() > RECORDS * 9 / 10);
+        for (number, tid) in held {
+            assert_eq!(records.of(tid).unwrap().0, number);
+        }
+    }
+
+    #[test]
+    fn a_name_comes_back_and_the_agents_own_threads_are_known() {
+        let record = Record::default();
+        let name = *b"sg-profile\0\0\0\0\0\0";
+        record.set_name(name);
+        assert_eq!(record.name(), name);
+        assert!(is_agents_own(&name));
+        assert!(!is_agents_own(b"sg-profiler\0\0\0\0\0"));
+        assert_eq!(trimmed(b"0123456789abcdef"), b"0123456789abcdef");
+    }
+}

@@ -1,0 +1,79 @@
+//! The sampling handler allocates nothing on the threads that it interrupts.
+#![cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64")
+))]
+#![allow(
+    unsafe_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "tests"
+)]
+
+mod sampling;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use sampling::{agent, burn, take};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the count is a plain thread-local
+// without a destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn a_thread_that_only_spins_allocates_nothing_while_it_is_sampled() {
+    let agent = agent();
+    let before = std::thread::Builder::new().name("older".to_owned());
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    // One thread with a timer of its own, one that the process's timer meets first.
+    let spin = || {
+        let before = ALLOCATIONS.get();
+        burn(Duration::from_secs(1));
+        ALLOCATIONS.get() - before
+    };
+    let older = before.spawn(move || {
+        wait.recv().unwrap();
+        spin()
+    });
+    let taking = take(&agent, 999, 4);
+    go.send(()).unwrap();
+    let newer = std::thread::Builder::new().name("newer".to_owned());
+    let newer = newer.spawn(spin).unwrap();
+    let made = [older.unwrap().join().unwrap(), newer.join().unwrap()];
+    let profile = taking.profile();
+    let samples = ["older", "newer"].map(|name| profile.of(name));
+    eprintln!("allocations {made:?} over {samples:?} samples");
+    assert_eq!(made, [0, 0]);
+    assert!(
+        samples.iter().all(|samples| *samples > 900.0),
+        "{samples:?}"
+    );
+    let live = ALLOCATIONS.get();
+    drop(std::hint::black_box(vec![1]));
+    assert_eq!(ALLOCATIONS.get() - live, 2, "the count works");
+}

@@ -1,0 +1,244 @@
+//! A profile through the public API, read by a decoder of our own, and work measured by the kernel.
+#![allow(dead_code, reason = "each binary uses its part")]
+
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use flate2::read::GzDecoder;
+use prost::Message as _;
+use rustix::time::{ClockId, clock_gettime};
+use streamgate_agent::{Agent, AgentHandle, Request};
+
+/// profile.proto as its authors publish it, as far as it is read here.
+mod proto {
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Profile {
+        #[prost(message, repeated, tag = "2")]
+        pub(super) sample: Vec<Sample>,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) location: Vec<Location>,
+        #[prost(message, repeated, tag = "5")]
+        pub(super) function: Vec<Function>,
+        #[prost(string, repeated, tag = "6")]
+        pub(super) string_table: Vec<String>,
+        #[prost(int64, repeated, tag = "13")]
+        pub(super) comment: Vec<i64>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Sample {
+        #[prost(uint64, repeated, tag = "1")]
+        pub(super) location_id: Vec<u64>,
+        #[prost(int64, repeated, tag = "2")]
+        pub(super) value: Vec<i64>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) label: Vec<Label>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Label {
+        #[prost(int64, tag = "1")]
+        pub(super) key: i64,
+        #[prost(int64, tag = "2")]
+        pub(super) str: i64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Location {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) line: Vec<Line>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Line {
+        #[prost(uint64, tag = "1")]
+        pub(super) function_id: u64,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Function {
+        #[prost(uint64, tag = "1")]
+        pub(super) id: u64,
+        #[prost(int64, tag = "2")]
+        pub(super) name: i64,
+    }
+}
+
+/// One stack of one thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Stack {
+    pub(crate) samples: i64,
+    pub(crate) thread: String,
+    /// Leaf first.
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Profile {
+    pub(crate) stacks: Vec<Stack>,
+    pub(crate) comments: Vec<String>,
+}
+
+impl Profile {
+    fn decode(body: &[u8]) -> Self {
+        let mut raw = Vec::new();
+        GzDecoder::new(body).read_to_end(&mut raw).unwrap();
+        let profile = proto::Profile::decode(&*raw).unwrap();
+        let text = |place: i64| profile.string_table[usize::try_from(place).unwrap()].clone();
+        let at = |id: u64| usize::try_from(id).unwrap() - 1;
+        let stack = |sample: &proto::Sample| {
+            let locations = sample.location_id.iter();
+            let lines = locations.flat_map(|id| &profile.location[at(*id)].line);
+            let name = |line: &proto::Line| text(profile.function[at(line.function_id)].name);
+            let label = sample
+                .label
+                .iter()
+                .find(|label| text(label.key) == "thread");
+            Stack {
+                samples: sample.value[0],
+                thread: label.map_or(String::new(), |label| text(label.str)),
+                names: lines.map(name).collect(),
+            }
+        };
+        Self {
+            stacks: profile.sample.iter().map(stack).collect(),
+            comments: profile.comment.iter().map(|place| text(*place)).collect(),
+        }
+    }
+
+    /// Samples of the threads of this name.
+    pub(crate) fn of(&self, thread: &str) -> f64 {
+        self.sum(|stack| stack.thread == thread)
+    }
+
+    pub(crate) fn sum(&self, filter: impl Fn(&Stack) -> bool) -> f64 {
+        let stacks = self.stacks.iter().filter(|stack| filter(stack));
+        let samples: i64 = stacks.map(|stack| stack.samples).sum();
+        f64::from(i32::try_from(samples).unwrap())
+    }
+
+    /// What the comments say was lost for a reason.
+    pub(crate) fn lost(&self, reason: &str) -> u64 {
+        let lines = self.comments.iter();
+        let mut lost = lines.filter_map(|line| {
+            line.strip_prefix("lost ")?
+                .strip_suffix(&format!(" samples: {reason}"))?
+                .parse()
+                .ok()
+        });
+        lost.next().unwrap_or(0)
+    }
+}
+
+/// One sampler per process: tests that use it take turns.
+pub(crate) static ONE: Mutex<()> = Mutex::new(());
+
+pub(crate) fn agent() -> AgentHandle {
+    let agent = Agent::builder("truth").no_listener().high_rate(true);
+    agent.start().unwrap()
+}
+
+/// A profile that is being taken.
+pub(crate) struct Taking(Receiver<Result<Profile, String>>);
+
+/// Asks for a profile and returns once sampling goes on.
+pub(crate) fn take(agent: &AgentHandle, hertz: u32, seconds: u32) -> Taking {
+    let taking = ask(agent, hertz, seconds);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !threads().iter().any(|name| name == "sg-watch") {
+        if let Ok(answer) = taking.0.try_recv() {
+            panic!("no profile: {:?}", answer.map(|profile| profile.comments));
+        }
+        assert!(
+            Instant::now() < deadline,
+            "sampling does not begin: {:?}",
+            threads()
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    taking
+}
+
+pub(crate) fn ask(agent: &AgentHandle, hertz: u32, seconds: u32) -> Taking {
+    let target = format!("/debug/pprof/profile?seconds={seconds}&hz={hertz}");
+    let (sender, receiver) = channel();
+    let agent = agent.clone();
+    std::thread::spawn(move || {
+        let request = Request::new("GET", &target).header("host", "localhost");
+        let reply = futures_executor::block_on(agent.respond(request));
+        let answer = if reply.status() == 200 {
+            Ok(Profile::decode(reply.body()))
+        } else {
+            Err(String::from_utf8_lossy(reply.body()).into_owned())
+        };
+        drop(sender.send(answer));
+    });
+    Taking(receiver)
+}
+
+impl Taking {
+    /// Whether sampling goes on.
+    pub(crate) fn goes_on(&self) -> bool {
+        threads().iter().any(|name| name == "sg-watch")
+    }
+
+    pub(crate) fn profile(self) -> Profile {
+        self.answer().unwrap()
+    }
+
+    pub(crate) fn answer(self) -> Result<Profile, String> {
+        self.0.recv_timeout(Duration::from_secs(240)).unwrap()
+    }
+}
+
+/// The names of this process's threads.
+fn threads() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        let name = std::fs::read_to_string(task.ok()?.path().join("comm")).ok()?;
+        Some(name.trim().to_owned())
+    };
+    tasks.filter_map(name).collect()
+}
+
+/// CPU time that the running thread has used, as the kernel counts it.
+pub(crate) fn own_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap()
+}
+
+/// Works until the running thread has used this much CPU time more; says how much it was.
+pub(crate) fn burn(time: Duration) -> Duration {
+    let start = own_cpu();
+    let mut sum = 1_u64;
+    while own_cpu() - start < time {
+        sum = spin(sum);
+    }
+    std::hint::black_box(sum);
+    own_cpu() - start
+}
+
+#[inline(never)]
+pub(crate) fn spin(sum: u64) -> u64 {
+    let mut sum = sum;
+    for step in 0..4000_u64 {
+        sum = std::hint::black_box(sum.wrapping_mul(31) ^ step);
+    }
+    sum
+}
+
+/// The kernel looks at CPU clocks this often.
+pub(crate) fn tick() -> Duration {
+    let resolution = rustix::time::clock_getres(ClockId::MonotonicCoarse);
+    Duration::try_from(resolution).unwrap()
+}
+
+/// Samples by which a total of `threads` independent timers may be off: four standard deviations. Each
+/// timer's phase at the start, the tick at which it is seen, and the same at the end are uniform.
+pub(crate) fn tolerance(threads: f64, hertz: u32) -> f64 {
+    let ticks = tick().as_secs_f64() * f64::from(hertz);
+    4.0 * (threads * (1.0 + ticks * ticks) / 6.0).sqrt()
+}
