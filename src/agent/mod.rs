@@ -1,7 +1,7 @@
 //! The one place that knows all rooms: joins them, starts their threads and stops them.
 //!
 //! `sg-collect` reads the process, the runtime and the host's closures and judges targets;
-//! `sg-profile` samples, unwinds and symbolises; `sg-serve` answers. They are apart so that slow
+//! `sg-profile` samples and unwinds; `sg-serve` answers. They are apart so that slow
 //! symbols or a slow closure never delay a scrape.
 
 mod builder;
