@@ -95,11 +95,22 @@ pub(crate) mod sampling {
     pub(crate) const THREAD_NAMES: usize = 16_384;
     /// Bytes of distinct thread names; a name has at most 15.
     pub(crate) const THREAD_NAME_BYTES: usize = 2 << 20;
+    /// Traces that samples are kept apart by; further ones are folded into one.
+    pub(crate) const TRACES: usize = 16_384;
+    /// Bytes of their ids, 24 each, with the table around them.
+    pub(crate) const TRACE_BYTES: usize = 2 << 20;
     /// Unpacked bytes of one module's debug sections; a module with more gets names without lines.
     pub(crate) const DEBUG_BYTES: u64 = 256 << 20;
     /// Coverage below which a profile says so in words.
     pub(crate) const COVERAGE: f64 = 0.97;
 }
+
+/// Label sets that samples may carry, those of one process together.
+pub(crate) const LABEL_SETS: usize = 4096;
+/// Labels of one set: route, method, span and five of the host's.
+pub(crate) const LABELS: usize = 8;
+/// Bytes of a label's value.
+pub(crate) const LABEL_BYTES: usize = 128;
 
 /// Bytes of names and lines kept for addresses seen in profiles.
 pub(crate) const SYMBOL_BYTES: usize = 16 << 20;

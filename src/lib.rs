@@ -29,6 +29,7 @@ pub use instrument::cache::{
     Cache, CacheClass, CacheSize, EvictionCause, InvalidationKind, Load, Lookup, Tier,
 };
 pub use instrument::connection::Connection;
+pub use instrument::label::{Labelled, Labels, label};
 pub use instrument::pool::{Pool, PoolState, PoolUse, PoolWait};
 pub use instrument::query::{Query, QueryLabels, QueryRun};
 pub use instrument::scope::{InRequest, in_request};

@@ -61,6 +61,13 @@ pub(crate) static HTTP_SERVER_TIME_TO_FIRST_BYTE: Metric = Metric::histogram(
 )
 .labels(&["http_request_method", "http_route"])
 .signal(Signal::Request);
+pub(crate) static HTTP_SERVER_CPU_TIME: Metric = Metric::observed_counter(
+    "http_server_cpu_seconds_total",
+    "CPU time by route, from the CPU samples; <none> is work that served no labelled request.",
+)
+.unit(Unit::Seconds)
+.labels(&["http_route"])
+.signal(Signal::Cpu);
 pub(crate) static HTTP_SERVER_RESPONSE_ABORTED: Metric = Metric::counter(
     "http_server_response_aborted_total",
     "Responses that ended before their last byte.",
@@ -737,6 +744,7 @@ pub(crate) static ALL: &[&Metric] = &[
     &HTTP_SERVER_REQUEST_BODY_SIZE,
     &HTTP_SERVER_RESPONSE_BODY_SIZE,
     &HTTP_SERVER_TIME_TO_FIRST_BYTE,
+    &HTTP_SERVER_CPU_TIME,
     &HTTP_SERVER_RESPONSE_ABORTED,
     &HTTP_SERVER_REQUESTS_SHED,
     &HTTP_SERVER_OPEN_CONNECTIONS,

@@ -4,6 +4,7 @@
 //! of readers are served by one run. Absent on purpose: how samples are taken (an engine knows) and
 //! the thread this runs on (the agent has it).
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,8 +12,10 @@ use std::time::{Duration, Instant};
 use super::cpu_answer::{AnswerMeters, Answers, Due};
 use super::cpu_engine::{self, Engine};
 use super::cpu_profile::Taken;
+use super::cpu_routes::RouteCpu;
 use crate::catalog::families;
 use crate::config::{SampleRate, sampling};
+use crate::store::label::{LabelSet, Mark};
 use crate::store::metrics::{Counter, Gauge, unix_nanos_now};
 use crate::store::sync::lock;
 use crate::store::windows::{Dropped, Span, Window};
@@ -53,14 +56,16 @@ pub(crate) struct Sink<'a> {
     store: &'a Store,
     recorded: u64,
     lost: u64,
+    by_set: HashMap<LabelSet, u64>,
 }
 
 impl Sink<'_> {
     /// Takes samples of one stack: leaf first, the exact address of the leaf and one byte before
     /// the return address of each caller.
-    pub(crate) fn sample(&mut self, stack: &[u64], thread: &str, weight: u32) {
+    pub(crate) fn sample(&mut self, stack: &[u64], thread: &str, mark: Mark, weight: u32) {
         self.recorded += u64::from(weight);
-        lock(&self.store.samples.windows).add(stack, thread, weight);
+        *self.by_set.entry(mark.set).or_default() += u64::from(weight);
+        lock(&self.store.samples.windows).add(stack, thread, mark, weight);
     }
 
     /// Notes that this many of the samples were deeper than is kept.
@@ -86,6 +91,7 @@ pub(crate) struct CpuCollector {
     answering: Vec<u64>,
     answers: Answers,
     meters: Option<Meters>,
+    route_cpu: RouteCpu,
 }
 
 /// The engine is running.
@@ -142,6 +148,7 @@ impl CpuCollector {
     ) -> Self {
         let meters = Meters::new(&store);
         let answers = Answers::new(Arc::clone(&store), answer_meters(&store));
+        let route_cpu = RouteCpu::new(Arc::clone(&store));
         Self {
             answering: Vec::new(),
             answers,
@@ -151,6 +158,7 @@ impl CpuCollector {
             run: None,
             readers: Vec::new(),
             meters,
+            route_cpu,
         }
     }
 
@@ -191,7 +199,7 @@ impl CpuCollector {
         let windows: Vec<Option<Window>> = {
             let held = lock(&self.store.samples.windows);
             let windows = due.iter();
-            let windows = windows.map(|reader| held.merge(reader.start, now));
+            let windows = windows.map(|reader| held.merge(reader.start, now, reader.wish.traces));
             windows.collect()
         };
         self.tune(rate, now);
@@ -265,9 +273,13 @@ impl CpuCollector {
             store: &self.store,
             recorded: 0,
             lost: 0,
+            by_set: HashMap::new(),
         };
         self.engine.drain(&mut sink);
         let (recorded, lost) = (sink.recorded, sink.lost);
+        if let Some(run) = self.run {
+            self.route_cpu.add(&sink.by_set, run.rate.period());
+        }
         if let Some(run) = &mut self.run {
             run.drained = now;
         }
@@ -397,3 +409,7 @@ fn answer_meters(store: &Store) -> Option<AnswerMeters> {
 pub(crate) fn signals() -> Option<[u64; 3]> {
     cpu_engine::signals()
 }
+
+#[cfg(test)]
+#[path = "cpu_tests.rs"]
+mod tests;

@@ -19,6 +19,7 @@ use super::cpu::{CpuEngine, Sink};
 use super::modules::modules;
 use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
+use crate::store::label::Mark;
 use crate::store::stacks::TRUNCATED;
 
 /// Parts of the names of libraries in which a sample must not be unwound.
@@ -115,7 +116,7 @@ impl Engine {
             sink.truncated(weight);
             stack.push(TRUNCATED);
         }
-        sink.sample(&stack, thread, weight);
+        sink.sample(&stack, thread, Mark::NONE, weight);
     }
 }
 

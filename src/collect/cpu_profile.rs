@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::symbols::Symbolised;
 use crate::config::sampling;
+use crate::store::label::Trace;
 use crate::store::profile::{
-    Accounting, CPU, Function, Label, Line, Location, OVERFLOW_NAME, Profile, SAMPLES, Sample,
-    THREAD,
+    Accounting, CPU, Function, Label, Line, Location, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID,
+    Sample, THREAD, TRACE_ID,
 };
 use crate::store::stacks::{OVERFLOW, TRUNCATED, TRUNCATED_NAME};
 use crate::store::symbols::Symbol;
@@ -124,14 +125,16 @@ impl Tables {
     fn sample(&self, stack: &WindowStack) -> Sample {
         let addresses = stack.addresses.iter();
         let places = addresses.filter_map(|address| self.places.get(address).copied());
-        let labels = if stack.thread.is_empty() {
-            Vec::new()
-        } else {
-            vec![Label {
-                key: THREAD,
-                value: Arc::clone(&stack.thread),
-            }]
-        };
+        let mut labels = stack.mark.set.labels().to_vec();
+        let mut add = |key, value| labels.push(Label { key, value });
+        if !stack.thread.is_empty() {
+            add(THREAD, Arc::clone(&stack.thread));
+        }
+        let trace = stack.mark.trace;
+        if trace != Trace::default() {
+            add(TRACE_ID, format!("{:032x}", trace.trace_id).into());
+            add(SPAN_ID, format!("{:016x}", trace.span_id).into());
+        }
         let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
         Sample {
             stack: places.collect(),

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::cpu::{CpuCollector, CpuEngine, Sink};
+use super::{CpuCollector, CpuEngine, Sink};
 use crate::config::{HZ_HIGH, SampleRate};
 use crate::store::demand::{Demand, Outcome};
+use crate::store::label::Mark;
 use crate::store::profile::Profile;
 use crate::store::{CpuAnswer, CpuWish, Store, Unavailable};
 
@@ -38,7 +39,7 @@ impl CpuEngine for Counting {
 
     fn drain(&mut self, sink: &mut Sink<'_>) {
         let weight = self.0.lock().unwrap().weight;
-        sink.sample(&[0x20, 0x10], "worker", weight);
+        sink.sample(&[0x20, 0x10], "worker", Mark::NONE, weight);
         sink.lost("ring full", 1);
     }
 
@@ -94,6 +95,7 @@ impl Bench {
         let wish = CpuWish {
             rate: SampleRate::new(hertz, &HZ_HIGH).unwrap(),
             duration: Duration::from_millis(millis),
+            traces: false,
         };
         let deadline = Instant::now() + Duration::from_secs(600);
         self.store.cpu.ask(wish, deadline).unwrap()
@@ -285,6 +287,7 @@ fn the_real_engine_finds_a_busy_function_with_its_line() {
     let wish = CpuWish {
         rate: SampleRate::new(99, &HZ_HIGH).unwrap(),
         duration: Duration::from_millis(1500),
+        traces: false,
     };
     let deadline = Instant::now() + Duration::from_secs(120);
     let mut demand = store.cpu.ask(wish, deadline).unwrap();

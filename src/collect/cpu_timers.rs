@@ -107,7 +107,7 @@ impl CpuEngine for Engine {
                 frames.push(TRUNCATED);
             }
             let name = String::from_utf8_lossy(trimmed(&head.name));
-            sink.sample(frames, &name, head.weight);
+            sink.sample(frames, &name, head.mark, head.weight);
         });
         let lost = Lost::now(running.sampler);
         let before = std::mem::replace(&mut running.lost, lost);

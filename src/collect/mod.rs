@@ -28,9 +28,8 @@ mod cpu_engine;
 mod cpu_pprof;
 #[cfg(feature = "profiling")]
 mod cpu_profile;
-#[cfg(test)]
 #[cfg(feature = "profiling")]
-mod cpu_tests;
+mod cpu_routes;
 #[cfg(feature = "profiling")]
 #[cfg(target_os = "linux")]
 mod cpu_threads;

@@ -6,6 +6,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod connection;
+pub(crate) mod label;
 pub(crate) mod method;
 pub(crate) mod pool;
 pub(crate) mod query;

@@ -7,10 +7,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::method::{self, Method};
-use super::routes::{Abort, Outcome, Route, Routes};
+use super::routes::{Abort, Outcome, Route, Routes, method_labels};
 use super::scope::Scope;
 use crate::catalog::families as rows;
 use crate::store::Store;
+use crate::store::label::{Mark, Trace};
 use crate::store::metrics::{Held, TraceContext, UpDown};
 
 /// What all requests of a host share.
@@ -110,6 +111,20 @@ impl RequestRecord {
 
     pub(crate) fn set_route(&mut self, template: &str) {
         self.route = Some(self.requests.routes.get(template));
+    }
+
+    /// What CPU samples say of this request as far as it is known.
+    pub(crate) fn mark(&self) -> Mark {
+        let method = self.head.method;
+        let set = match &self.route {
+            Some(route) => route.labels(method),
+            None => method_labels(method),
+        };
+        let trace = self.head.trace.map_or_else(Trace::default, |trace| Trace {
+            trace_id: trace.trace_id,
+            span_id: trace.span_id,
+        });
+        Mark { set, trace }
     }
 
     /// Takes over what code below the layer has said of the request.

@@ -125,7 +125,7 @@ where
         {
             record.set_route(template);
         }
-        let mut scope = Some(Box::<Scope>::default());
+        let mut scope = Some(Box::new(Scope::new(head.method, record.mark())));
         let inner = {
             // Some services do their routing in `call`, before the first poll.
             let _entered = Entered::new(&mut scope);

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock, RwLock};
 
-use super::method::Method;
+use super::method::{self, Method};
 use crate::catalog::families as rows;
 use crate::store::Store;
+use crate::store::label::{self, LabelSet};
 use crate::store::metrics::{Counter, Histogram};
 use crate::store::sync::{read, write};
 
@@ -54,6 +55,7 @@ pub(crate) struct Route {
     places: [OnceLock<(Outcome, Arc<RequestSeries>)>; PLACES],
     queries: Histogram,
     aborted: [Counter; ABORTS.len()],
+    labels: [OnceLock<LabelSet>; method::COUNT],
 }
 
 /// Why a response ended before its last byte.
@@ -92,7 +94,19 @@ impl Route {
             places: [const { OnceLock::new() }; PLACES],
             queries: metrics.own_histogram(&rows::DB_QUERIES_PER_REQUEST, &[template]),
             aborted,
+            labels: [const { OnceLock::new() }; method::COUNT],
         }
+    }
+
+    pub(crate) fn template(&self) -> &str {
+        &self.template
+    }
+
+    /// What CPU samples of a request of this route say; found without a lock after the first time.
+    pub(crate) fn labels(&self, method: Method) -> LabelSet {
+        let make = || method_labels(method).with(label::ROUTE, &self.template);
+        let place = self.labels.get(method.place());
+        place.map_or_else(make, |place| *place.get_or_init(make))
     }
 
     /// The handles for this outcome; found without a lock or an allocation after the first time.
@@ -139,6 +153,14 @@ impl Route {
                 .own_histogram(&rows::HTTP_SERVER_TIME_TO_FIRST_BYTE, &[method, route]),
         }
     }
+}
+
+/// What CPU samples of a request say before its route is known.
+pub(crate) fn method_labels(method: Method) -> LabelSet {
+    static SETS: [OnceLock<LabelSet>; method::COUNT] = [const { OnceLock::new() }; method::COUNT];
+    let make = || LabelSet::NONE.with(label::METHOD, method.name());
+    let place = SETS.get(method.place());
+    place.map_or_else(make, |place| *place.get_or_init(make))
 }
 
 /// All routes, found by their template.

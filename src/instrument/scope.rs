@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
+use super::method::Method;
 use super::routes::Route;
+use crate::store::label::{self, Mark, Marked};
 
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
@@ -20,6 +22,9 @@ pub(crate) struct Scope {
     elsewhere: RefCell<Option<Arc<AtomicU32>>>,
     /// This is such a task: its queries are counted for the request that it works for.
     carried: bool,
+    /// What CPU samples say of this work; nothing more than the route is ever added to it.
+    mark: Cell<Mark>,
+    method: Option<Method>,
 }
 
 thread_local! {
@@ -27,8 +32,24 @@ thread_local! {
 }
 
 impl Scope {
-    pub(crate) fn set_route(&self, route: Arc<Route>) {
-        self.route.replace(Some(route));
+    pub(crate) fn new(method: Method, mark: Mark) -> Self {
+        Self {
+            mark: Cell::new(mark),
+            method: Some(method),
+            ..Self::default()
+        }
+    }
+
+    fn set_route(&self, route: &Arc<Route>) {
+        self.route.replace(Some(Arc::clone(route)));
+        let mark = self.mark.get();
+        let set = match self.method {
+            Some(method) => route.labels(method),
+            None => mark.set.with(label::ROUTE, route.template()),
+        };
+        let mark = Mark { set, ..mark };
+        self.mark.set(mark);
+        label::replace(mark);
     }
 
     pub(crate) fn take_route(&self) -> Option<Arc<Route>> {
@@ -59,7 +80,7 @@ impl Scope {
 
 /// Says which route the running request took; the last one said is kept.
 pub(crate) fn set_route(route: &Arc<Route>) {
-    with(|scope| scope.set_route(Arc::clone(route)));
+    with(|scope| scope.set_route(route));
 }
 
 /// Counts a query made for the running request, if there is one.
@@ -79,16 +100,22 @@ fn with(act: impl FnOnce(&Scope)) {
 pub(crate) struct Entered<'a> {
     slot: &'a mut Option<Box<Scope>>,
     outer: Option<Box<Scope>>,
+    _marked: Marked,
 }
 
 impl<'a> Entered<'a> {
     pub(crate) fn new(slot: &'a mut Option<Box<Scope>>) -> Self {
         let inner = slot.take();
+        let mark = inner.as_deref().map(|scope| scope.mark.get());
         let outer = CURRENT
             .try_with(|current| current.replace(inner))
             .ok()
             .flatten();
-        Self { slot, outer }
+        Self {
+            slot,
+            outer,
+            _marked: Marked::new(mark.unwrap_or(Mark::NONE)),
+        }
     }
 }
 
@@ -104,7 +131,7 @@ impl Drop for Entered<'_> {
 
 /// Makes a future work for the running request, wherever it is polled.
 ///
-/// Its queries count for that request. A host that spawns part of a request's work, such as a load
+/// Its queries count for that request, and its CPU samples carry that request's labels. A host that spawns part of a request's work, such as a load
 /// that must outlive a client that leaves, wraps it in this. Outside a request it changes nothing.
 ///
 /// ```
@@ -122,6 +149,7 @@ pub fn in_request<F: Future>(future: F) -> InRequest<F> {
         Box::new(Scope {
             elsewhere,
             carried: true,
+            mark: Cell::new(label::current()),
             ..Scope::default()
         })
     });

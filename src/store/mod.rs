@@ -10,6 +10,7 @@ pub(crate) mod demand;
     expect(dead_code, reason = "only foreign registries fill it")
 )]
 pub(crate) mod foreign;
+pub(crate) mod label;
 pub(crate) mod metrics;
 pub(crate) mod profile;
 #[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
@@ -38,6 +39,8 @@ use symbols::Symbols;
 pub(crate) struct CpuWish {
     pub(crate) rate: SampleRate,
     pub(crate) duration: Duration,
+    /// Whether requests that are traced are told apart.
+    pub(crate) traces: bool,
 }
 
 /// The symbolised profile, or why there is none.

@@ -76,11 +76,11 @@ pub(crate) struct Label {
 pub(crate) const OVERFLOW_NAME: &str = "[overflow]";
 
 /// The label that names the thread.
-#[cfg_attr(
-    not(any(test, feature = "profiling")),
-    expect(dead_code, reason = "only profiles have it")
-)]
 pub(crate) const THREAD: &str = "thread";
+/// The label that names the trace of a traced request, in hexadecimal; Pyroscope reads these two.
+pub(crate) const TRACE_ID: &str = "trace_id";
+/// The label that names the span of a traced request, in hexadecimal.
+pub(crate) const SPAN_ID: &str = "span_id";
 
 /// One address of the code.
 #[derive(Debug, Clone, PartialEq, Eq)]

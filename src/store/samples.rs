@@ -25,6 +25,10 @@ impl Default for Samples {
                 count: sampling::THREAD_NAMES,
                 bytes: sampling::THREAD_NAME_BYTES,
             },
+            traces: Limits {
+                count: sampling::TRACES,
+                bytes: sampling::TRACE_BYTES,
+            },
         };
         Self {
             windows: Mutex::new(Windows::new(limits)),

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::label::{LabelSet, Mark, Trace};
 use super::profile::to_usize;
 use super::stacks::{self, Interned, Limits, OVERFLOWED};
 
@@ -18,6 +19,7 @@ pub(crate) struct WindowLimits {
     pub(crate) bytes: usize,
     pub(crate) stacks: Limits,
     pub(crate) threads: Limits,
+    pub(crate) traces: Limits,
 }
 
 /// Samples, newest bucket last.
@@ -25,6 +27,8 @@ pub(crate) struct WindowLimits {
 pub(crate) struct Windows {
     stacks: Interned<[u64]>,
     threads: Interned<str>,
+    /// Trace ids as words; the empty one stands for work that is not traced.
+    traces: Interned<[u64]>,
     open: Open,
     buckets: VecDeque<Bucket>,
     bytes: usize,
@@ -39,14 +43,14 @@ pub(crate) struct Windows {
 pub(crate) struct Dropped {
     /// Buckets that had to leave before their time.
     pub(crate) buckets: u64,
-    /// Samples whose stack or thread was folded into `[overflow]`.
+    /// Samples whose stack, thread or trace was folded into `[overflow]`.
     pub(crate) folded: u64,
 }
 
 /// The bucket that is being filled.
 #[derive(Debug, Default)]
 struct Open {
-    weights: HashMap<(u32, u32), u32>,
+    weights: HashMap<Key, u32>,
     lost: BTreeMap<&'static str, u64>,
     truncated: u64,
 }
@@ -73,15 +77,29 @@ struct Bucket {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
+    key: Key,
+    weight: u32,
+}
+
+/// What tells samples apart, as numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
     stack: u32,
     thread: u32,
-    weight: u32,
+    set: LabelSet,
+    trace: u32,
+}
+
+impl Key {
+    fn is_overflow(&self) -> bool {
+        [self.stack, self.thread, self.trace].contains(&OVERFLOWED)
+    }
 }
 
 /// Bytes of a bucket beside its entries.
 const BUCKET_BYTES: usize = 256;
 /// Bytes of an entry while its bucket is open: key, weight and a place in the table.
-const OPEN_ENTRY_BYTES: usize = 16;
+const OPEN_ENTRY_BYTES: usize = 24;
 
 impl Bucket {
     fn bytes(&self) -> usize {
@@ -105,12 +123,13 @@ pub(crate) struct Window {
     pub(crate) truncated: u64,
 }
 
-/// One distinct stack of one thread.
+/// One distinct stack of one thread under one mark.
 #[derive(Debug, Clone)]
 pub(crate) struct WindowStack {
     /// Leaf first.
     pub(crate) addresses: Arc<[u64]>,
     pub(crate) thread: Arc<str>,
+    pub(crate) mark: Mark,
     pub(crate) samples: u64,
     pub(crate) nanos: u64,
 }
@@ -120,6 +139,7 @@ impl Windows {
         Self {
             stacks: stacks::stacks(limits.stacks),
             threads: stacks::names(limits.threads),
+            traces: stacks::stacks(limits.traces),
             open: Open::default(),
             buckets: VecDeque::new(),
             bytes: 0,
@@ -130,21 +150,35 @@ impl Windows {
     }
 
     /// Adds samples of a stack (leaf first) to the open bucket.
-    pub(crate) fn add(&mut self, stack: &[u64], thread: &str, weight: u32) {
-        let mut key = (self.stacks.intern(stack), self.threads.intern(thread));
-        if (key.0 == OVERFLOWED || key.1 == OVERFLOWED) && self.stale {
+    pub(crate) fn add(&mut self, stack: &[u64], thread: &str, mark: Mark, weight: u32) {
+        let mut key = self.key(stack, thread, mark);
+        if key.is_overflow() && self.stale {
             self.compact();
-            key = (self.stacks.intern(stack), self.threads.intern(thread));
+            key = self.key(stack, thread, mark);
         }
         let full = self.open.weights.len() * OPEN_ENTRY_BYTES >= self.limits.bytes;
         if full && !self.open.weights.contains_key(&key) {
-            key = (OVERFLOWED, OVERFLOWED);
+            key = Key {
+                stack: OVERFLOWED,
+                thread: OVERFLOWED,
+                set: LabelSet::NONE,
+                trace: OVERFLOWED,
+            };
         }
-        if key.0 == OVERFLOWED || key.1 == OVERFLOWED {
+        if key.is_overflow() {
             self.dropped.folded += u64::from(weight);
         }
         let sum = self.open.weights.entry(key).or_default();
         *sum = sum.saturating_add(weight);
+    }
+
+    fn key(&mut self, stack: &[u64], thread: &str, mark: Mark) -> Key {
+        Key {
+            stack: self.stacks.intern(stack),
+            thread: self.threads.intern(thread),
+            set: mark.set,
+            trace: self.traces.intern(trace_words(mark.trace).as_slice()),
+        }
     }
 
     /// Notes samples that were due but not recorded.
@@ -163,11 +197,7 @@ impl Windows {
     pub(crate) fn cut(&mut self, span: Span) {
         let open = std::mem::take(&mut self.open);
         let entries = open.weights.into_iter();
-        let entries = entries.map(|((stack, thread), weight)| Entry {
-            stack,
-            thread,
-            weight,
-        });
+        let entries = entries.map(|(key, weight)| Entry { key, weight });
         let bucket = Bucket {
             span,
             entries: entries.collect(),
@@ -189,8 +219,9 @@ impl Windows {
         }
     }
 
-    /// Adds up the buckets that start in a span; `None` if there are none.
-    pub(crate) fn merge(&self, from: Instant, to: Instant) -> Option<Window> {
+    /// Adds up the buckets that start in a span; `None` if there are none. `traces` keeps requests
+    /// that are traced apart.
+    pub(crate) fn merge(&self, from: Instant, to: Instant, traces: bool) -> Option<Window> {
         let buckets = self.buckets.iter();
         let buckets = buckets.filter(|bucket| (from..to).contains(&bucket.span.start));
         let first = buckets.clone().next()?.span;
@@ -204,7 +235,8 @@ impl Windows {
             lost: BTreeMap::new(),
             truncated: 0,
         };
-        let mut sums: HashMap<(u32, u32), (u64, u64)> = HashMap::new();
+        let mut sums: HashMap<Key, (u64, u64)> = HashMap::new();
+        let untraced = |key: Key| if traces { key } else { Key { trace: 0, ..key } };
         let mut cpu_by_period: BTreeMap<u64, Duration> = BTreeMap::new();
         for bucket in buckets {
             let span = bucket.span;
@@ -220,7 +252,7 @@ impl Windows {
             window.truncated += bucket.truncated;
             for entry in &bucket.entries {
                 let weight = u64::from(entry.weight);
-                let (samples, nanos) = sums.entry((entry.stack, entry.thread)).or_default();
+                let (samples, nanos) = sums.entry(untraced(entry.key)).or_default();
                 *samples += weight;
                 *nanos = nanos.saturating_add(weight.saturating_mul(period));
             }
@@ -229,9 +261,13 @@ impl Windows {
         let expected = expected.map(|(period, cpu)| whole_nanos(*cpu) / (*period).max(1));
         window.expected = window.cpu.map(|_| expected.sum());
         let stacks = sums.into_iter();
-        let stacks = stacks.map(|((stack, thread), (samples, nanos))| WindowStack {
-            addresses: Arc::clone(self.stacks.get(stack)),
-            thread: Arc::clone(self.threads.get(thread)),
+        let stacks = stacks.map(|(key, (samples, nanos))| WindowStack {
+            addresses: Arc::clone(self.stacks.get(key.stack)),
+            thread: Arc::clone(self.threads.get(key.thread)),
+            mark: Mark {
+                set: key.set,
+                trace: trace_of(self.traces.get(key.trace)),
+            },
             samples,
             nanos,
         });
@@ -247,17 +283,23 @@ impl Windows {
     /// Bytes held in buckets and interned stacks.
     pub(crate) fn bytes(&self) -> usize {
         let open = self.open.weights.len() * OPEN_ENTRY_BYTES;
-        self.bytes + open + self.stacks.bytes() + self.threads.bytes()
+        let interned = self.stacks.bytes() + self.threads.bytes() + self.traces.bytes();
+        self.bytes + open + interned
     }
 
-    /// Makes room by dropping stacks and threads that only departed buckets used.
+    /// Makes room by dropping stacks, threads and traces that only departed buckets used.
     fn compact(&mut self) {
         let mut stacks = vec![false; self.stacks.len() + 1];
         let mut threads = vec![false; self.threads.len() + 1];
+        let mut traces = vec![false; self.traces.len() + 1];
         let closed = self.buckets.iter().flat_map(|bucket| &bucket.entries);
-        let closed = closed.map(|entry| (entry.stack, entry.thread));
-        for (stack, thread) in closed.chain(self.open.weights.keys().copied()) {
-            for (used, id) in [(&mut stacks, stack), (&mut threads, thread)] {
+        let closed = closed.map(|entry| entry.key);
+        for key in closed.chain(self.open.weights.keys().copied()) {
+            for (used, id) in [
+                (&mut stacks, key.stack),
+                (&mut threads, key.thread),
+                (&mut traces, key.trace),
+            ] {
                 if let Some(used) = used.get_mut(to_usize(id)) {
                     *used = true;
                 }
@@ -266,20 +308,43 @@ impl Windows {
         let is = |used: &[bool], id: u32| used.get(to_usize(id)).copied().unwrap_or(false);
         let stacks = self.stacks.compact(|id| is(&stacks, id));
         let threads = self.threads.compact(|id| is(&threads, id));
-        let moved = |map: &HashMap<u32, u32>, id| map.get(&id).copied().unwrap_or(OVERFLOWED);
+        let traces = self.traces.compact(|id| is(&traces, id));
+        let at = |map: &HashMap<u32, u32>, id| map.get(&id).copied().unwrap_or(OVERFLOWED);
+        let moved = |key: Key| Key {
+            stack: at(&stacks, key.stack),
+            thread: at(&threads, key.thread),
+            trace: at(&traces, key.trace),
+            ..key
+        };
         for bucket in &mut self.buckets {
             for entry in &mut bucket.entries {
-                entry.stack = moved(&stacks, entry.stack);
-                entry.thread = moved(&threads, entry.thread);
+                entry.key = moved(entry.key);
             }
         }
         let open = std::mem::take(&mut self.open.weights);
-        let open = open.into_iter().map(|((stack, thread), weight)| {
-            let key = (moved(&stacks, stack), moved(&threads, thread));
-            (key, weight)
-        });
+        let open = open.into_iter().map(|(key, weight)| (moved(key), weight));
         self.open.weights = open.collect();
         self.stale = false;
+    }
+}
+
+/// Trace ids as they are interned; nothing for what is not traced.
+fn trace_words(trace: Trace) -> Vec<u64> {
+    if trace == Trace::default() {
+        return Vec::new();
+    }
+    let [a, b, c, d, e, f, g, h, rest @ ..] = trace.trace_id.to_be_bytes();
+    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    vec![high, u64::from_be_bytes(rest), trace.span_id]
+}
+
+fn trace_of(words: &[u64]) -> Trace {
+    match *words {
+        [high, low, span_id] => Trace {
+            trace_id: u128::from(high) << 64 | u128::from(low),
+            span_id,
+        },
+        _ => Trace::default(),
     }
 }
 
@@ -302,6 +367,7 @@ mod tests {
             bytes,
             stacks,
             threads: MANY,
+            traces: MANY,
         })
     }
 
@@ -329,12 +395,12 @@ mod tests {
         let time = Seconds(Instant::now());
         let mut windows = windows(1 << 20, MANY);
         for second in 0..4 {
-            windows.add(&[7, 8], "main", 10);
-            windows.add(&[7], "main", 1);
+            windows.add(&[7, 8], "main", Mark::NONE, 10);
+            windows.add(&[7], "main", Mark::NONE, 1);
             windows.lose("full", 2);
             windows.cut(time.span(second, 100));
         }
-        let window = windows.merge(time.at(1), time.at(3)).unwrap();
+        let window = windows.merge(time.at(1), time.at(3), false).unwrap();
         let mut sums: Vec<(usize, u64, u64)> = window
             .stacks
             .iter()
@@ -346,18 +412,18 @@ mod tests {
         assert_eq!(window.duration, Duration::from_secs(2));
         assert_eq!(window.expected, Some(100));
         assert_eq!(window.lost, BTreeMap::from([("full", 4)]));
-        assert!(windows.merge(time.at(4), time.at(9)).is_none());
+        assert!(windows.merge(time.at(4), time.at(9), false).is_none());
     }
 
     #[test]
     fn nanoseconds_stay_exact_across_a_change_of_rate() {
         let time = Seconds(Instant::now());
         let mut windows = windows(1 << 20, MANY);
-        windows.add(&[7], "main", 50);
+        windows.add(&[7], "main", Mark::NONE, 50);
         windows.cut(time.span(0, 100));
-        windows.add(&[7], "main", 125);
+        windows.add(&[7], "main", Mark::NONE, 125);
         windows.cut(time.span(1, 250));
-        let window = windows.merge(time.at(0), time.at(2)).unwrap();
+        let window = windows.merge(time.at(0), time.at(2), false).unwrap();
         let held = &window.stacks[0];
         assert_eq!((held.samples, held.nanos), (175, 1_000_000_000));
         let (smallest, largest) = window.periods;
@@ -370,16 +436,16 @@ mod tests {
         let time = Seconds(Instant::now());
         let mut aged = windows(1 << 20, MANY);
         for second in 0..30 {
-            aged.add(&[7], "main", 1);
+            aged.add(&[7], "main", Mark::NONE, 1);
             aged.cut(time.span(second, 100));
         }
-        let window = aged.merge(time.at(0), time.at(30)).unwrap();
+        let window = aged.merge(time.at(0), time.at(30), false).unwrap();
         assert_eq!(window.duration, Duration::from_secs(11));
         assert_eq!(aged.dropped(), Dropped::default());
 
         let mut crowded = windows(2000, MANY);
         for second in 0..9 {
-            crowded.add(&[7], "main", 1);
+            crowded.add(&[7], "main", Mark::NONE, 1);
             crowded.cut(time.span(second, 100));
             assert!(crowded.bytes <= 2000);
         }
@@ -395,10 +461,10 @@ mod tests {
         };
         let mut windows = windows(1 << 20, few);
         for address in 0..100 {
-            windows.add(&[address], "main", 1);
+            windows.add(&[address], "main", Mark::NONE, 1);
         }
         windows.cut(time.span(0, 100));
-        let window = windows.merge(time.at(0), time.at(1)).unwrap();
+        let window = windows.merge(time.at(0), time.at(1), false).unwrap();
         let total: u64 = window.stacks.iter().map(|held| held.samples).sum();
         assert_eq!(total, 100);
         assert_eq!(windows.dropped().folded, 90);
@@ -419,11 +485,11 @@ mod tests {
         let mut windows = windows(1 << 20, few);
         for second in 0..40 {
             // One stack stays, the other is new each second and fills the table.
-            windows.add(&[1], "main", 1);
-            windows.add(&[100 + second / 20], "main", 1);
+            windows.add(&[1], "main", Mark::NONE, 1);
+            windows.add(&[100 + second / 20], "main", Mark::NONE, 1);
             windows.cut(time.span(second, 100));
         }
-        let window = windows.merge(time.at(35), time.at(40)).unwrap();
+        let window = windows.merge(time.at(35), time.at(40), false).unwrap();
         let mut stacks: Vec<&[u64]> = window.stacks.iter().map(|held| &*held.addresses).collect();
         stacks.sort_unstable();
         assert_eq!(stacks, [&[1][..], &[101][..]]);

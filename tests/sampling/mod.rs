@@ -1,6 +1,7 @@
 //! A profile through the public API, read by a decoder of our own, and work measured by the kernel.
 #![allow(dead_code, reason = "each binary uses its part")]
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -73,6 +74,8 @@ mod proto {
 pub(crate) struct Stack {
     pub(crate) samples: i64,
     pub(crate) thread: String,
+    /// All string labels, the thread's name among them.
+    pub(crate) labels: HashMap<String, String>,
     /// Leaf first.
     pub(crate) names: Vec<String>,
 }
@@ -94,13 +97,14 @@ impl Profile {
             let locations = sample.location_id.iter();
             let lines = locations.flat_map(|id| &profile.location[at(*id)].line);
             let name = |line: &proto::Line| text(profile.function[at(line.function_id)].name);
-            let label = sample
-                .label
-                .iter()
-                .find(|label| text(label.key) == "thread");
+            let labels = sample.label.iter();
+            let labels: HashMap<String, String> = labels
+                .map(|label| (text(label.key), text(label.str)))
+                .collect();
             Stack {
                 samples: sample.value[0],
-                thread: label.map_or(String::new(), |label| text(label.str)),
+                thread: labels.get("thread").cloned().unwrap_or_default(),
+                labels,
                 names: lines.map(name).collect(),
             }
         };
@@ -119,6 +123,11 @@ impl Profile {
         let stacks = self.stacks.iter().filter(|stack| filter(stack));
         let samples: i64 = stacks.map(|stack| stack.samples).sum();
         f64::from(i32::try_from(samples).unwrap())
+    }
+
+    /// Samples with this label.
+    pub(crate) fn labelled(&self, key: &str, value: &str) -> f64 {
+        self.sum(|stack| stack.labels.get(key).is_some_and(|held| held == value))
     }
 
     /// What the comments say was lost for a reason.

@@ -49,12 +49,17 @@ impl Format {
     }
 }
 
+/// Labels beyond those that every sample has, and whether they tell traces apart.
+const LABELS: [(&str, bool); 1] = [("span", true)];
+
 /// What a reader wants, checked.
 #[derive(Debug)]
 struct Ask {
     seconds: u64,
     rate: SampleRate,
     format: Format,
+    /// Whether requests that are traced are told apart: they multiply the samples.
+    traces: bool,
 }
 
 impl Ask {
@@ -79,6 +84,7 @@ impl Ask {
             seconds,
             rate,
             format,
+            traces: query.word("labels", &LABELS, false)?,
         })
     }
 }
@@ -126,6 +132,7 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
     let wish = CpuWish {
         rate: ask.rate,
         duration,
+        traces: ask.traces,
     };
     let demand = plane
         .store

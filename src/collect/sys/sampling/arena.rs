@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::records::ThreadName;
+use crate::store::label::Mark;
 
 /// Bytes of stack that a sample keeps. Deeper stacks are cut and counted; half cut 6 % of the stacks
 /// of an async service in the design's measurement, double would cost 16 KiB more per slot.
@@ -34,6 +35,8 @@ pub(crate) struct Head {
     /// Bytes of stack copied from `sp` upwards.
     pub(crate) len: u32,
     pub(crate) name: ThreadName,
+    /// Whose work it was.
+    pub(crate) mark: Mark,
 }
 
 #[repr(C)]

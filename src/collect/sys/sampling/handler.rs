@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize
 use std::time::Duration;
 
 use super::arena::{Arena, Head, STACK_BYTES};
+use super::modules;
 use super::records::{self, Record, Records, ThreadName};
 use super::timer::{self, Cookie};
+use crate::store::label::{self, Mark};
 
 /// Events by what became of them: `fired` is the sum of all others.
 #[derive(Debug, Default)]
@@ -57,6 +59,9 @@ pub(crate) struct Sampler {
     /// Handlers under way.
     running: AtomicUsize,
     pub(crate) signal: i32,
+    /// This code is part of the program itself: in a library that was loaded later, the first look at
+    /// a thread's mark may allocate.
+    reads_marks: bool,
     /// A thread wants its stack bounds looked up.
     pub(crate) wants_bounds: AtomicBool,
     /// Signals of the process's timer, and those of them that met a thread without a timer.
@@ -98,6 +103,7 @@ impl Sampler {
             counts: Counts::default(),
             running: AtomicUsize::new(0),
             signal,
+            reads_marks: modules::is_in_main_program(address()),
             wants_bounds: AtomicBool::new(false),
             ticks: AtomicU64::new(0),
             unmet: AtomicU64::new(0),
@@ -357,6 +363,11 @@ fn write(
         lr: registers.lr,
         len: copy(stack),
         name,
+        mark: if sampler.reads_marks {
+            label::interrupted()
+        } else {
+            Mark::NONE
+        },
     });
     let counter = if written {
         &sampler.counts.recorded
@@ -517,6 +528,7 @@ mod tests {
             counts: Counts::default(),
             running: AtomicUsize::new(0),
             signal: libc::SIGRTMAX(),
+            reads_marks: true,
             wants_bounds: AtomicBool::new(false),
             ticks: AtomicU64::new(0),
             unmet: AtomicU64::new(0),

@@ -63,6 +63,14 @@ pub(crate) fn all() -> (Changes, Vec<LoadedModule>) {
     (walk.changes, walk.modules.unwrap_or_default())
 }
 
+/// Whether an address is code of the program itself and not of a library.
+pub(crate) fn is_in_main_program(address: usize) -> bool {
+    let (_, modules) = all();
+    let program = modules.iter().filter(|module| module.name.is_empty());
+    let mut code = program.flat_map(|module| &module.code);
+    code.any(|range| range.contains(&(address as u64)))
+}
+
 fn iterate(walk: &mut Walk) {
     // SAFETY: `visit` has the signature that the call wants and gets `walk` back, which outlives it.
     unsafe { libc::dl_iterate_phdr(Some(visit), std::ptr::from_mut(walk).cast()) };
