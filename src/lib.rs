@@ -43,3 +43,5 @@ pub use export::serve::{AgentBody, AgentService, Connected};
 pub use instrument::request_body::ResponseBody;
 #[cfg(feature = "tower")]
 pub use instrument::request_layer::{HttpLayer, HttpService, ResponseFuture};
+#[cfg(feature = "tracing")]
+pub use instrument::span::SpanLabels;

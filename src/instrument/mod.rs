@@ -20,3 +20,5 @@ pub(crate) mod request_body;
 pub(crate) mod request_layer;
 #[cfg(feature = "http")]
 pub(crate) mod request_route;
+#[cfg(feature = "tracing")]
+pub(crate) mod span;
