@@ -112,27 +112,21 @@ impl Database {
         now_micros: i64,
         expected: impl Fn(i64) -> bool + Send,
     ) -> Result<Guarded<Content>, DbError> {
-        let mut lease = self.writer().await?;
-        let mut transaction = self.begin(&mut lease).await?;
-        let user_id = match self.version_of(&mut transaction, id).await? {
-            None => return Ok(Guarded::Missing),
-            Some((version, _)) if !expected(version) => return Ok(Guarded::Stale),
-            Some((_, user_id)) => user_id,
-        };
         let statement = &self.statements.content_update;
-        let run = sqlx::query_as(statement.sql)
-            .bind(id.to_string())
-            .bind(&patch.title)
-            .bind(&patch.description)
-            .bind(patch.status)
-            .bind(patch.visibility)
-            .bind(&patch.body)
-            .bind(&patch.metadata)
-            .bind(now_micros)
-            .fetch_one(&mut *transaction);
-        let value = self.timed(statement, |_| 1, run).await?;
-        commit(transaction).await?;
-        Ok(Guarded::Done { value, user_id })
+        let update = async |conn: &mut SqliteConnection| {
+            let run = sqlx::query_as(statement.sql)
+                .bind(id.to_string())
+                .bind(&patch.title)
+                .bind(&patch.description)
+                .bind(patch.status)
+                .bind(patch.visibility)
+                .bind(&patch.body)
+                .bind(&patch.metadata)
+                .bind(now_micros)
+                .fetch_one(conn);
+            self.timed(statement, |_| 1, run).await
+        };
+        self.guarded(id, expected, update).await
     }
 
     /// Removes a content if `expected` accepts its version; its NFTs stay and point nowhere.
@@ -141,6 +135,24 @@ impl Database {
         id: Uuid,
         expected: impl Fn(i64) -> bool + Send,
     ) -> Result<Guarded<()>, DbError> {
+        let statement = &self.statements.content_delete;
+        let delete = async |conn: &mut SqliteConnection| {
+            let run = sqlx::query(statement.sql)
+                .bind(id.to_string())
+                .execute(conn);
+            self.timed(statement, |_| 1, run).await?;
+            Ok(())
+        };
+        self.guarded(id, expected, delete).await
+    }
+
+    /// Writes to a content if `expected` accepts its version, in the transaction that has read it.
+    async fn guarded<T>(
+        &self,
+        id: Uuid,
+        expected: impl Fn(i64) -> bool + Send,
+        write: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, DbError>,
+    ) -> Result<Guarded<T>, DbError> {
         let mut lease = self.writer().await?;
         let mut transaction = self.begin(&mut lease).await?;
         let user_id = match self.version_of(&mut transaction, id).await? {
@@ -148,13 +160,9 @@ impl Database {
             Some((version, _)) if !expected(version) => return Ok(Guarded::Stale),
             Some((_, user_id)) => user_id,
         };
-        let statement = &self.statements.content_delete;
-        let run = sqlx::query(statement.sql)
-            .bind(id.to_string())
-            .execute(&mut *transaction);
-        self.timed(statement, |_| 1, run).await?;
+        let value = write(&mut transaction).await?;
         commit(transaction).await?;
-        Ok(Guarded::Done { value: (), user_id })
+        Ok(Guarded::Done { value, user_id })
     }
 
     async fn version_of(
