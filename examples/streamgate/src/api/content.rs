@@ -17,12 +17,14 @@ use super::cursor::ListId;
 use super::etag::BaseTag;
 use super::fields::{FieldSet, Selectable as _, Selected};
 use super::input::{STATUSES, one_of};
-use super::page::{PageAsk, by_id};
-use super::state::{App, ContentView, PageView};
+use super::list::{List, list};
+use super::page::by_id;
+use super::state::{App, ContentView};
 use super::{answer, reply};
 use crate::cache::{CacheKey, Resource, Tag, Variant};
 use crate::db::content::{Content, ContentFilter, ContentSummary};
 use crate::db::nft::Nft;
+use crate::db::{Database, DbError, Position};
 use crate::problem::Problem;
 
 /// The collection and its items.
@@ -47,7 +49,7 @@ where
     B: Buf,
 {
     match ask.method {
-        Method::GET => list(&app, ask.query).await,
+        Method::GET => list::<ContentFilter>(&app, ask.query).await,
         Method::POST => content_write::create(app, ask).await,
         _ => Err(Problem::MethodNotAllowed("GET, HEAD, POST")),
     }
@@ -67,53 +69,57 @@ where
     }
 }
 
-async fn list(app: &Arc<App>, mut query: Query) -> Result<Response, Problem> {
-    let user_id = query
-        .take("user_id")?
-        .map(|text| uuid("user_id", &text))
-        .transpose()?;
-    let status = query.take("status")?;
-    let status = status.map(|text| {
-        one_of("status", &text, STATUSES).map_err(|_| {
-            Problem::parameter("status", &format!("one of {}", STATUSES.join(", ")), &text)
-        })
-    });
-    let filter = ContentFilter {
-        user_id,
-        status: status.transpose()?,
-    };
-    let list = ListId(format!(
-        "content|{}|{}",
-        filter.user_id.map(|id| id.to_string()).unwrap_or_default(),
-        filter.status.unwrap_or_default()
-    ));
-    let ask = PageAsk::take::<ContentSummary>(&mut query, list, &app.signer)?;
-    query.finish("user_id, status, cursor, limit, fields")?;
+impl List for ContentFilter {
+    type Row = ContentSummary;
 
-    let tag = filter.user_id.map_or(Tag::AllContents, Tag::User);
-    let key = ask.key(Resource::Content);
-    let load = {
-        let app = Arc::clone(app);
-        move || {
-            let (app, ask, filter) = (Arc::clone(&app), ask.clone(), filter.clone());
-            async move {
-                let rows = app
-                    .db
-                    .content_page(&filter, ask.after, ask.rows_to_read())
-                    .await?;
-                let gated = rows.iter().any(|row| row.visibility != "public");
-                let json = ask.json(&rows, &app.signer, |row| by_id(&row.id))?;
-                Ok(Some(PageView { json, gated }))
-            }
-        }
-    };
-    let page = app
-        .pages
-        .get(key, &[tag], load)
-        .await
-        .map_err(|error| app.refused(error))?;
-    let page = page.ok_or(Problem::NotFound)?;
-    Ok(reply::json(StatusCode::OK, page.json.clone(), page.gated))
+    const RESOURCE: Resource = Resource::Content;
+    const PARAMETERS: &'static str = "user_id, status";
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        let user_id = query
+            .take("user_id")?
+            .map(|text| uuid("user_id", &text))
+            .transpose()?;
+        let status = query.take("status")?;
+        let status = status.map(|text| {
+            one_of("status", &text, STATUSES).map_err(|_| {
+                Problem::parameter("status", &format!("one of {}", STATUSES.join(", ")), &text)
+            })
+        });
+        Ok(Self {
+            user_id,
+            status: status.transpose()?,
+        })
+    }
+
+    fn id(&self) -> ListId {
+        ListId(format!(
+            "content|{}|{}",
+            self.user_id.map(|id| id.to_string()).unwrap_or_default(),
+            self.status.unwrap_or_default()
+        ))
+    }
+
+    fn tag(&self) -> Tag {
+        self.user_id.map_or(Tag::AllContents, Tag::User)
+    }
+
+    async fn rows(
+        &self,
+        db: &Database,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<ContentSummary>, DbError> {
+        db.content_page(self, after, limit).await
+    }
+
+    fn position(row: &ContentSummary) -> Option<Position> {
+        by_id(&row.id)
+    }
+
+    fn is_gated(row: &ContentSummary) -> bool {
+        row.visibility != "public"
+    }
 }
 
 async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, Problem> {

@@ -16,6 +16,7 @@ mod cursor;
 pub(crate) mod etag;
 mod fields;
 mod input;
+mod list;
 mod nft;
 mod page;
 mod reply;

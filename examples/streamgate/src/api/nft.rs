@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::Method;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, path};
 
+use super::answer;
 use super::ask::{Ask, Query, ask, with};
 use super::cursor::ListId;
-use super::page::{PageAsk, by_id};
-use super::state::{App, PageView};
-use super::{answer, reply};
+use super::list::{List, list};
+use super::page::by_id;
+use super::state::App;
 use crate::cache::{Resource, Tag};
 use crate::db::nft::{Nft, NftFilter};
+use crate::db::{Database, DbError, Position};
 use crate::problem::Problem;
 
 const LONGEST_VALUE: usize = 128;
@@ -23,44 +25,46 @@ pub(super) fn route(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .and(app.observe.agent.route("/v1/nft"))
         .and(with(Arc::clone(app)))
         .and(ask())
-        .then(async |app, ask| answer(list(app, ask).await))
+        .then(async |app, ask| answer(nfts(app, ask).await))
         .boxed()
 }
 
-async fn list<S>(app: Arc<App>, mut ask: Ask<S>) -> Result<Response, Problem> {
+async fn nfts<S>(app: Arc<App>, ask: Ask<S>) -> Result<Response, Problem> {
     if ask.method != Method::GET {
         return Err(Problem::MethodNotAllowed("GET, HEAD"));
     }
-    let filter = filter(&mut ask.query)?;
-    let list = ListId(match &filter {
-        NftFilter::Owner(value) => format!("nft|owner|{value}"),
-        NftFilter::Contract(value) => format!("nft|contract|{value}"),
-        NftFilter::Token(value) => format!("nft|token_id|{value}"),
-    });
-    let page = PageAsk::take::<Nft>(&mut ask.query, list, &app.signer)?;
-    ask.query
-        .finish("owner, contract, token_id, cursor, limit, fields")?;
+    list::<NftFilter>(&app, ask.query).await
+}
 
-    let key = page.key(Resource::Nft);
-    let load = {
-        let app = Arc::clone(&app);
-        move || {
-            let (app, page, filter) = (Arc::clone(&app), page.clone(), filter.clone());
-            async move {
-                let rows = app
-                    .db
-                    .nft_page(&filter, page.after, page.rows_to_read())
-                    .await?;
-                let json = page.json(&rows, &app.signer, |row| by_id(&row.id))?;
-                Ok(Some(PageView { json, gated: false }))
-            }
-        }
-    };
-    let found = app.pages.get(key, &[Tag::AllNfts], load).await;
-    let view = found
-        .map_err(|error| app.refused(error))?
-        .ok_or(Problem::NotFound)?;
-    Ok(reply::json(StatusCode::OK, view.json.clone(), false))
+impl List for NftFilter {
+    type Row = Nft;
+
+    const RESOURCE: Resource = Resource::Nft;
+    const PARAMETERS: &'static str = "owner, contract, token_id";
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        filter(query)
+    }
+
+    fn id(&self) -> ListId {
+        ListId(match self {
+            Self::Owner(value) => format!("nft|owner|{value}"),
+            Self::Contract(value) => format!("nft|contract|{value}"),
+            Self::Token(value) => format!("nft|token_id|{value}"),
+        })
+    }
+
+    fn tag(&self) -> Tag {
+        Tag::AllNfts
+    }
+
+    async fn rows(&self, db: &Database, after: Position, limit: u32) -> Result<Vec<Nft>, DbError> {
+        db.nft_page(self, after, limit).await
+    }
+
+    fn position(row: &Nft) -> Option<Position> {
+        by_id(&row.id)
+    }
 }
 
 fn filter(query: &mut Query) -> Result<NftFilter, Problem> {

@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::Method;
 use uuid::Uuid;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, path};
 
+use super::answer;
 use super::ask::{Ask, Query, ask, with};
 use super::content::uuid;
 use super::cursor::ListId;
 use super::input::one_of;
-use super::page::PageAsk;
-use super::state::{App, PageView};
-use super::{answer, reply};
+use super::list::{List, list};
+use super::state::App;
 use crate::cache::{Resource, Tag};
-use crate::db::Position;
 use crate::db::transactions::{Transaction, TransactionFilter};
+use crate::db::{Database, DbError, Position};
 use crate::problem::Problem;
 
 const STATUSES: &[&str] = &["pending", "confirmed", "failed"];
@@ -27,51 +27,55 @@ pub(super) fn route(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .and(app.observe.agent.route("/v1/transactions"))
         .and(with(Arc::clone(app)))
         .and(ask())
-        .then(async |app, ask| answer(list(app, ask).await))
+        .then(async |app, ask| answer(transactions(app, ask).await))
         .boxed()
 }
 
-async fn list<S>(app: Arc<App>, mut ask: Ask<S>) -> Result<Response, Problem> {
+async fn transactions<S>(app: Arc<App>, ask: Ask<S>) -> Result<Response, Problem> {
     if ask.method != Method::GET {
         return Err(Problem::MethodNotAllowed("GET, HEAD"));
     }
-    let filter = filter(&mut ask.query)?;
-    let list = ListId(match &filter {
-        TransactionFilter::User(user) => format!("transactions|user_id|{user}"),
-        TransactionFilter::Status(status) => format!("transactions|status|{status}"),
-        TransactionFilter::Time { from, to } => format!("transactions|time|{from}|{to}"),
-    });
-    let page = PageAsk::take::<Transaction>(&mut ask.query, list, &app.signer)?;
-    ask.query
-        .finish("user_id, status, from, to, cursor, limit, fields")?;
-
-    let key = page.key(Resource::Transaction);
-    let load = {
-        let app = Arc::clone(&app);
-        move || {
-            let (app, page, filter) = (Arc::clone(&app), page.clone(), filter.clone());
-            async move {
-                let rows = app
-                    .db
-                    .transaction_page(&filter, page.after, page.rows_to_read())
-                    .await?;
-                let json = page.json(&rows, &app.signer, position)?;
-                Ok(Some(PageView { json, gated: false }))
-            }
-        }
-    };
-    let found = app.pages.get(key, &[Tag::AllTransactions], load).await;
-    let view = found
-        .map_err(|error| app.refused(error))?
-        .ok_or(Problem::NotFound)?;
-    Ok(reply::json(StatusCode::OK, view.json.clone(), false))
+    list::<TransactionFilter>(&app, ask.query).await
 }
 
-fn position(row: &Transaction) -> Option<Position> {
-    Some(Position {
-        micros: row.created_at,
-        id: Uuid::try_parse(&row.id).ok()?,
-    })
+impl List for TransactionFilter {
+    type Row = Transaction;
+
+    const RESOURCE: Resource = Resource::Transaction;
+    const PARAMETERS: &'static str = "user_id, status, from, to";
+
+    fn take(query: &mut Query) -> Result<Self, Problem> {
+        filter(query)
+    }
+
+    fn id(&self) -> ListId {
+        ListId(match self {
+            Self::User(user) => format!("transactions|user_id|{user}"),
+            Self::Status(status) => format!("transactions|status|{status}"),
+            Self::Time { from, to } => format!("transactions|time|{from}|{to}"),
+        })
+    }
+
+    fn tag(&self) -> Tag {
+        Tag::AllTransactions
+    }
+
+    async fn rows(
+        &self,
+        db: &Database,
+        after: Position,
+        limit: u32,
+    ) -> Result<Vec<Transaction>, DbError> {
+        db.transaction_page(self, after, limit).await
+    }
+
+    /// The list over a time window is ordered by time.
+    fn position(row: &Transaction) -> Option<Position> {
+        Some(Position {
+            micros: row.created_at,
+            id: Uuid::try_parse(&row.id).ok()?,
+        })
+    }
 }
 
 fn filter(query: &mut Query) -> Result<TransactionFilter, Problem> {
