@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -45,9 +45,39 @@ pub(super) struct Inner {
     address: Option<SocketAddr>,
     plane: Arc<Plane>,
     requests: Arc<Requests>,
+    found: Found,
     pub(super) serving: Option<Serving>,
     #[cfg(feature = "prometheus")]
     registries: crate::collect::registry::Registries,
+}
+
+/// Handles of what happens many times a second: finding one takes the registry's lock, so each is
+/// found once.
+#[derive(Default)]
+struct Found {
+    http1: OnceLock<Connections>,
+    http2: OnceLock<Connections>,
+    shed: [OnceLock<Counter>; 4],
+}
+
+impl Found {
+    fn connections(&self, version: &str) -> Option<&OnceLock<Connections>> {
+        match version {
+            "1.1" => Some(&self.http1),
+            "2" => Some(&self.http2),
+            _ => None,
+        }
+    }
+
+    fn shed(&self, reason: ShedReason) -> &OnceLock<Counter> {
+        let [queue, pool, rate, drain] = &self.shed;
+        match reason {
+            ShedReason::Queue => queue,
+            ShedReason::Pool => pool,
+            ShedReason::Rate => rate,
+            ShedReason::Drain => drain,
+        }
+    }
 }
 
 /// What [`AgentHandle::shutdown`] left behind.
@@ -72,6 +102,7 @@ impl Inner {
             address,
             plane,
             requests,
+            found: Found::default(),
             serving: None,
         })
     }
@@ -171,16 +202,18 @@ impl AgentHandle {
 
     /// An accepted client connection, until its last clone is dropped. `version` is `1.1` or `2`.
     pub fn connection(&self, version: &str) -> Connection {
-        Connections::new(&self.inner.shared.store, version).accept()
+        let find = || Connections::new(&self.inner.shared.store, version);
+        match self.inner.found.connections(version) {
+            Some(found) => found.get_or_init(find).accept(),
+            None => find().accept(),
+        }
     }
 
     /// Counts a request that the host refused because a part was full.
     pub fn shed(&self, reason: ShedReason) {
         let metrics = &self.inner.shared.store.metrics;
-        if let Ok(counter) = metrics.counter(&families::HTTP_SERVER_REQUESTS_SHED, &[reason.word()])
-        {
-            counter.inc();
-        }
+        let find = || metrics.own_counter(&families::HTTP_SERVER_REQUESTS_SHED, &[reason.word()]);
+        self.inner.found.shed(reason).get_or_init(find).inc();
     }
 
     /// A counter of the host's own; keep the handle, finding it takes a lock.
