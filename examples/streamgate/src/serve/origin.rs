@@ -1,7 +1,8 @@
 //! Around the routes, inside the compression: shedding, the deadline, bodies of problems.
 //!
 //! Metric: `http_server_requests_shed_total{reason="queue"}`. Breaking tests:
-//! `a_request_over_the_limit_is_shed`, `a_request_over_its_deadline_is_503`.
+//! `a_request_over_the_limit_is_shed`, `a_request_over_its_deadline_is_503`,
+//! `a_target_of_every_form_gets_an_answer`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -65,6 +66,11 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let trace = TraceParent::of(request.headers());
+        // CONNECT names a host and no path, and warp's filters for parts of the path panic without one.
+        if request.uri().path_and_query().is_none() {
+            let response = finish(Problem::NotFound.into_response(), &trace);
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         let Ok(place) = Arc::clone(&self.free).try_acquire_owned() else {
             self.observe.shed(ShedReason::Queue);
             let response = finish(Problem::Overloaded.into_response(), &trace);

@@ -10,7 +10,7 @@ use streamgate::settings::Settings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Service, eventually, service, service_with, settings, user};
+use crate::support::{Service, eventually, http2_connect, service, service_with, settings, user};
 
 /// A POST whose head and half its body are sent.
 struct HalfSent {
@@ -305,4 +305,47 @@ async fn a_taken_port_is_an_error() {
         ..settings()
     };
     assert!(streamgate::serve::start(taken).await.is_err());
+}
+
+/// The first line of what a request line is answered with, over a connection of its own.
+async fn status_line(service: &Service, request_line: &str) -> String {
+    let mut stream = TcpStream::connect(service.running.public).await.unwrap();
+    let head = format!("{request_line} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_target_of_every_form_gets_an_answer() {
+    let service = service().await;
+    let mut wrong = Vec::new();
+    for (request_line, status) in [
+        ("CONNECT host:1", "404"),
+        ("CONNECT [::1]:443", "404"),
+        ("OPTIONS *", "404"),
+        ("OPTIONS http://a", "404"),
+        ("GET http://a", "404"),
+        ("GET http://a/v1/content?limit=1", "200"),
+        ("GET http://a?limit=1", "404"),
+        ("GET //", "404"),
+        ("GET /v1", "404"),
+        ("GET /v1/", "404"),
+        ("GET /v1/content/", "200"),
+        ("GET /v1/content/%00", "400"),
+        ("GET /v1/content/%ff%fe", "400"),
+        ("GET /?", "404"),
+        ("CONNECT /v1/content", "405"),
+        ("GET v1/content", "400"),
+    ] {
+        let line = status_line(&service, request_line).await;
+        if !line.starts_with(&format!("HTTP/1.1 {status}")) {
+            wrong.push(format!("{request_line}: {line:?} instead of {status}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let answers = http2_connect(service.running.public, "host:1").await;
+    assert_eq!(answers.problem(), (404, "not-found".to_owned()));
 }

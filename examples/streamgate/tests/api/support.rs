@@ -197,6 +197,17 @@ pub(crate) async fn http2_get(to: SocketAddr, paths: &[&str]) -> Vec<Answer> {
     answers
 }
 
+/// A CONNECT over HTTP/2, whose target is a host and nothing else.
+pub(crate) async fn http2_connect(to: SocketAddr, target: &str) -> Answer {
+    let io = TokioIo::new(TcpStream::connect(to).await.unwrap());
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = request(Method::CONNECT, target, &[], Bytes::new());
+    let answer = answer(client.send_request(request).await).await;
+    connection.abort();
+    answer
+}
+
 fn request(
     method: Method,
     path: &str,
