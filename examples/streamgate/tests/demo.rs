@@ -116,15 +116,23 @@ async fn a_taken_port_names_the_option_that_moves_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_load_ends_when_the_demo_is_killed() {
+async fn a_killed_demo_ends_its_load_and_the_next_one_removes_its_database() {
     let out = tempfile::tempdir().unwrap();
-    let mut demo = demo(out.path(), &["--duration", "1h", "--rate", "20"])
+    let temporary = tempfile::tempdir().unwrap();
+    let left = || {
+        let entries = std::fs::read_dir(temporary.path()).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name())
+            .collect::<Vec<_>>()
+    };
+    let mut running = demo(out.path(), &["--duration", "1h", "--rate", "20"])
+        .env("TMPDIR", temporary.path())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let demo_id = demo.id().unwrap();
+    let demo_id = running.id().unwrap();
     // The first progress line says that the load runs; the pipe must stay open.
-    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines();
+    let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         if line.contains("req/s") {
             break;
@@ -132,7 +140,8 @@ async fn the_load_ends_when_the_demo_is_killed() {
     }
     let child = children(demo_id);
     assert_eq!(child.len(), 1, "one load generator");
-    demo.kill().await.unwrap();
+    assert_eq!(left().len(), 1, "the running demo's database");
+    running.kill().await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while is_running(child[0]) {
         assert!(
@@ -141,6 +150,13 @@ async fn the_load_ends_when_the_demo_is_killed() {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    assert_eq!(left().len(), 1, "nobody could remove it");
+    let next = demo(out.path(), &["--duration", "2s", "--rate", "20"])
+        .env("TMPDIR", temporary.path())
+        .output()
+        .await
+        .unwrap();
+    assert!(left().is_empty(), "{:?}: {}", left(), stderr(&next));
 }
 
 /// Processes whose parent this is.

@@ -15,13 +15,13 @@ mod head_clock;
 mod origin;
 mod stack;
 mod stop;
+mod throw_away;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use streamgate_agent::{Agent, AgentHandle};
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -32,6 +32,7 @@ use crate::error::Fatal;
 use crate::observe::Observe;
 use crate::seed::insert::seed;
 use crate::settings::{Args, Settings};
+use throw_away::ThrowAway;
 
 pub use stop::Stopped;
 
@@ -46,7 +47,7 @@ pub struct Running {
     tasks: stop::Tasks,
     settings: Settings,
     /// Removed when dropped, after the database is closed.
-    _throw_away: Option<TempDir>,
+    _throw_away: Option<ThrowAway>,
 }
 
 /// Opens the database, seeds it if it is empty, and serves; both addresses are bound before this
@@ -141,12 +142,11 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
 }
 
 /// The database file: the given one, or one in a directory that goes with the process.
-fn place(given: Option<&Path>) -> Result<(PathBuf, Option<TempDir>), Fatal> {
+fn place(given: Option<&Path>) -> Result<(PathBuf, Option<ThrowAway>), Fatal> {
     if let Some(path) = given {
         return Ok((path.to_owned(), None));
     }
-    let dir = tempfile::Builder::new().prefix("streamgate-").tempdir();
-    let dir = dir.map_err(|source| Fatal::File {
+    let dir = ThrowAway::new().map_err(|source| Fatal::File {
         path: std::env::temp_dir(),
         source,
     })?;
