@@ -1,6 +1,8 @@
 //! A profile through the public API, read by a decoder of our own, and work measured by the kernel.
 #![allow(dead_code, reason = "each binary uses its part")]
 
+mod proto;
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
@@ -12,61 +14,18 @@ use prost::Message as _;
 use rustix::time::{ClockId, clock_gettime};
 use streamgate_agent::{Agent, AgentHandle, Request};
 
-/// profile.proto as its authors publish it, as far as it is read here.
-mod proto {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Profile {
-        #[prost(message, repeated, tag = "2")]
-        pub(super) sample: Vec<Sample>,
-        #[prost(message, repeated, tag = "4")]
-        pub(super) location: Vec<Location>,
-        #[prost(message, repeated, tag = "5")]
-        pub(super) function: Vec<Function>,
-        #[prost(string, repeated, tag = "6")]
-        pub(super) string_table: Vec<String>,
-        #[prost(int64, repeated, tag = "13")]
-        pub(super) comment: Vec<i64>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Sample {
-        #[prost(uint64, repeated, tag = "1")]
-        pub(super) location_id: Vec<u64>,
-        #[prost(int64, repeated, tag = "2")]
-        pub(super) value: Vec<i64>,
-        #[prost(message, repeated, tag = "3")]
-        pub(super) label: Vec<Label>,
-    }
-
-    #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Label {
-        #[prost(int64, tag = "1")]
-        pub(super) key: i64,
-        #[prost(int64, tag = "2")]
-        pub(super) str: i64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Location {
-        #[prost(uint64, tag = "1")]
-        pub(super) id: u64,
-        #[prost(message, repeated, tag = "4")]
-        pub(super) line: Vec<Line>,
-    }
-
-    #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Line {
-        #[prost(uint64, tag = "1")]
-        pub(super) function_id: u64,
-    }
-
-    #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Function {
-        #[prost(uint64, tag = "1")]
-        pub(super) id: u64,
-        #[prost(int64, tag = "2")]
-        pub(super) name: i64,
-    }
+/// A function on a stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) name: String,
+    /// As the compiler mangled it; empty where the name says it all.
+    pub(crate) system_name: String,
+    pub(crate) file: String,
+    pub(crate) line: i64,
+    /// The file name of what it was loaded from, without directories.
+    pub(crate) object: String,
+    /// The compiler put it into the next frame's function.
+    pub(crate) inlined: bool,
 }
 
 /// One stack of one thread.
@@ -77,6 +36,8 @@ pub(crate) struct Stack {
     /// All string labels, the thread's name among them.
     pub(crate) labels: HashMap<String, String>,
     /// Leaf first.
+    pub(crate) frames: Vec<Frame>,
+    /// The frames' names.
     pub(crate) names: Vec<String>,
 }
 
@@ -93,19 +54,38 @@ impl Profile {
         let profile = proto::Profile::decode(&*raw).unwrap();
         let text = |place: i64| profile.string_table[usize::try_from(place).unwrap()].clone();
         let at = |id: u64| usize::try_from(id).unwrap() - 1;
+        let frames = |id: &u64| {
+            let location = &profile.location[at(*id)];
+            let mapping = location.mapping_id.checked_sub(1);
+            let mapping = mapping.map(|place| &profile.mapping[usize::try_from(place).unwrap()]);
+            let object = mapping.map_or(String::new(), |mapping| text(mapping.filename));
+            let outermost = location.line.len().saturating_sub(1);
+            let lines = location.line.iter().enumerate();
+            let frame = |(place, line): (usize, &proto::Line)| {
+                let function = &profile.function[at(line.function_id)];
+                Frame {
+                    name: text(function.name),
+                    system_name: text(function.system_name),
+                    file: text(function.filename),
+                    line: line.line,
+                    object: object.rsplit('/').next().unwrap().to_owned(),
+                    inlined: place < outermost,
+                }
+            };
+            lines.map(frame).collect::<Vec<_>>()
+        };
         let stack = |sample: &proto::Sample| {
-            let locations = sample.location_id.iter();
-            let lines = locations.flat_map(|id| &profile.location[at(*id)].line);
-            let name = |line: &proto::Line| text(profile.function[at(line.function_id)].name);
             let labels = sample.label.iter();
             let labels: HashMap<String, String> = labels
                 .map(|label| (text(label.key), text(label.str)))
                 .collect();
+            let frames: Vec<Frame> = sample.location_id.iter().flat_map(frames).collect();
             Stack {
                 samples: sample.value[0],
                 thread: labels.get("thread").cloned().unwrap_or_default(),
                 labels,
-                names: lines.map(name).collect(),
+                names: frames.iter().map(|frame| frame.name.clone()).collect(),
+                frames,
             }
         };
         Self {
