@@ -1,5 +1,9 @@
 //! A profile through the public API, read by a decoder of our own, and work measured by the kernel.
-#![allow(dead_code, reason = "each binary uses its part")]
+#![allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "each binary uses its part, and says what it had to repeat"
+)]
 
 mod proto;
 
@@ -7,7 +11,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flate2::read::GzDecoder;
 use prost::Message as _;
@@ -45,6 +49,8 @@ pub(crate) struct Stack {
 pub(crate) struct Profile {
     pub(crate) stacks: Vec<Stack>,
     pub(crate) comments: Vec<String>,
+    /// The window's end, since 1970.
+    pub(crate) end: Duration,
 }
 
 impl Profile {
@@ -91,6 +97,9 @@ impl Profile {
         Self {
             stacks: profile.sample.iter().map(stack).collect(),
             comments: profile.comment.iter().map(|place| text(*place)).collect(),
+            end: Duration::from_nanos(
+                u64::try_from(profile.time_nanos + profile.duration_nanos).unwrap(),
+            ),
         }
     }
 
@@ -150,6 +159,26 @@ pub(crate) fn take(agent: &AgentHandle, hertz: u32, seconds: u32) -> Taking {
         std::thread::sleep(Duration::from_millis(5));
     }
     taking
+}
+
+/// A profile that holds work from its beginning to its end, and what the work returned. A busy machine
+/// may take long for it: then the profile says nothing, and a longer one is taken of the work anew.
+pub(crate) fn during<T>(
+    agent: &AgentHandle,
+    hertz: u32,
+    mut work: impl FnMut() -> T,
+) -> (Profile, T) {
+    for seconds in [3, 6, 12, 24, 48] {
+        let taking = take(agent, hertz, seconds);
+        let done = work();
+        let ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let profile = taking.profile();
+        if ended <= profile.end {
+            return (profile, done);
+        }
+        eprintln!("work outlived a window of {seconds} s");
+    }
+    panic!("the machine is too busy for any window");
 }
 
 pub(crate) fn ask(agent: &AgentHandle, hertz: u32, seconds: u32) -> Taking {
