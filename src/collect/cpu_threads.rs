@@ -12,8 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::sys::sampling::handler::Sampler;
 use super::sys::sampling::records::{self, Record, ThreadName};
+use super::sys::sampling::sampler::Sampler;
 use super::sys::sampling::{signal, timer};
 use crate::store::sync::lock;
 
@@ -297,7 +297,7 @@ impl Watch {
         record.set_name(name);
         record.started.store(started, Ordering::Relaxed);
         if records::is_agents_own(&name) {
-            record.leave_out();
+            records.leave_out(number);
         } else if self.sampler.arm(number, record).is_err() {
             // The thread has ended, or the user's pending signals are used up.
             records.release(record);

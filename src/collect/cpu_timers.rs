@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::cpu::{CpuEngine, Sink};
 use super::cpu_threads::{self, Watcher};
-use super::sys::sampling::handler::Sampler;
 use super::sys::sampling::records::trimmed;
+use super::sys::sampling::sampler::Sampler;
 use super::sys::sampling::{signal, timer};
 use super::unwind::{End, Unwinder};
 use crate::config::SampleRate;

@@ -6,21 +6,14 @@
 
 use std::cell::UnsafeCell;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::bits::Bits;
 use super::records::ThreadName;
 use crate::store::label::Mark;
 
 /// Bytes of stack that a sample keeps. Deeper stacks are cut and counted; half cut 6 % of the stacks
 /// of an async service in the design's measurement, double would cost 16 KiB more per slot.
 pub(crate) const STACK_BYTES: usize = 16 * 1024;
-
-const FREE: u32 = 0;
-const WRITING: u32 = 1;
-const READY: u32 = 2;
-
-/// Slots tried before a sample is given up as lost.
-const PROBES: usize = 8;
 
 /// Words of a slot beside its stack bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,19 +34,23 @@ pub(crate) struct Head {
 
 #[repr(C)]
 struct Slot {
-    state: AtomicU32,
     head: UnsafeCell<Head>,
     stack: UnsafeCell<[u8; STACK_BYTES]>,
 }
 
-// SAFETY: `head` and `stack` are written only between the claim (FREE to WRITING, by one handler's
-// compare-exchange) and the release store of READY, and read only by the one draining thread between
-// its acquire load of READY and its release store of FREE. So no two threads touch them at once.
+// SAFETY: `head` and `stack` are written only between a claim (taking the slot's number out of
+// `Arena::free`, at which one handler succeeds) and putting the number into `Arena::ready`, and read
+// only by the one draining thread between taking it out of there and putting it back into `free`.
+// Both sets acquire and release. So no two threads touch them at once.
 unsafe impl Sync for Slot {}
 
 pub(crate) struct Arena {
     slots: &'static [Slot],
-    next: AtomicU64,
+    /// Slots that nobody has. The first is taken, so that few slots are in use at a low rate: they
+    /// stay in the caches, and the others' memory is never touched.
+    free: Bits,
+    /// Slots that hold a sample.
+    ready: Bits,
 }
 
 impl fmt::Debug for Arena {
@@ -77,7 +74,7 @@ impl Arena {
                 std::ptr::null_mut(),
                 bytes,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
             )
@@ -91,12 +88,13 @@ impl Arena {
             unsafe { libc::madvise(mapped, bytes, advice) };
         }
         // SAFETY: the mapping is page-aligned, large enough for `slots` values, zeroed (a valid
-        // `Slot`: state FREE, all-zero integers), and never unmapped, hence 'static.
+        // `Slot`: integers all), and never unmapped, hence 'static.
         let slots = unsafe { std::slice::from_raw_parts(mapped.cast::<Slot>(), slots) };
-        Ok(Self {
-            slots,
-            next: AtomicU64::new(0),
-        })
+        let (free, ready) = (Bits::none(slots.len()), Bits::none(slots.len()));
+        for number in 0..slots.len() {
+            free.insert(number);
+        }
+        Ok(Self { slots, free, ready })
     }
 
     /// Writes one sample, called from the handler: claims a slot, fills the head and lets `copy` fill
@@ -105,41 +103,45 @@ impl Arena {
     /// No lock, allocation or system call of its own.
     #[inline]
     pub(crate) fn write(&self, fill: impl FnOnce(*mut u8) -> Head) -> bool {
-        let count = self.slots.len().max(1) as u64;
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        for probe in 0..PROBES as u64 {
-            let place = usize::try_from((start + probe) % count).unwrap_or(0);
-            let Some(slot) = self.slots.get(place) else {
-                return false;
-            };
-            let claimed =
-                slot.state
-                    .compare_exchange(FREE, WRITING, Ordering::Acquire, Ordering::Relaxed);
-            if claimed.is_ok() {
-                let head = fill(slot.stack.get().cast::<u8>());
-                // SAFETY: the claim above makes this the only thread in the slot.
-                unsafe { slot.head.get().write(head) };
-                slot.state.store(READY, Ordering::Release);
-                return true;
-            }
-        }
-        false
+        let Some(number) = self.free.take_first() else {
+            return false;
+        };
+        let Some(slot) = self.slots.get(number) else {
+            return false;
+        };
+        let head = fill(slot.stack.get().cast::<u8>());
+        // SAFETY: the claim above makes this the only thread in the slot.
+        unsafe { slot.head.get().write(head) };
+        self.ready.insert(number);
+        true
     }
 
     /// Hands every finished sample to `take` and frees its slot. One thread drains at a time.
     pub(crate) fn drain(&self, mut take: impl FnMut(&Head, &[u8])) {
-        for slot in self.slots {
-            if slot.state.load(Ordering::Acquire) != READY {
+        for number in self.ready.iter() {
+            let Some(slot) = self.slots.get(number) else {
                 continue;
-            }
-            // SAFETY: READY means that its writer is done, and only this thread moves it on.
+            };
+            // Taken out before it is looked at, and freed however that ends: a sample that nobody
+            // can read is lost once and not met again.
+            self.ready.remove(number);
+            let _freed = Freed(&self.free, number);
+            // SAFETY: its writer is done, and only this thread takes slots out of `ready`.
             let head = unsafe { slot.head.get().read() };
             // SAFETY: as above; the reference ends before the slot is freed.
             let stack = unsafe { &*slot.stack.get() };
             let len = usize::try_from(head.len).unwrap_or(0).min(STACK_BYTES);
             take(&head, stack.get(..len).unwrap_or_default());
-            slot.state.store(FREE, Ordering::Release);
         }
+    }
+}
+
+/// Puts a slot back among the free ones when it is dropped.
+struct Freed<'a>(&'a Bits, usize);
+
+impl Drop for Freed<'_> {
+    fn drop(&mut self) {
+        self.0.insert(self.1);
     }
 }
 
@@ -168,5 +170,30 @@ mod tests {
         seen.sort();
         assert_eq!(seen, [(1, vec![1]), (2, vec![2])]);
         assert!(write(4));
+    }
+
+    #[test]
+    fn a_slot_is_used_again_before_one_that_never_was() {
+        let arena = Arena::new(64).unwrap();
+        let mut places = Vec::new();
+        for _ in 0..10 {
+            for _ in 0..3 {
+                assert!(arena.write(|_| Head::default()));
+            }
+            arena.drain(|_, stack| places.push(stack.as_ptr() as usize));
+        }
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places.len(), 3);
+    }
+
+    #[test]
+    fn a_sample_that_its_reader_cannot_stand_is_not_met_again() {
+        let arena = Arena::new(1).unwrap();
+        assert!(arena.write(|_| Head::default()));
+        let drain = || arena.drain(|_, _| panic!("as a test"));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(drain)).is_err());
+        arena.drain(|_, _| panic!("it was met again"));
+        assert!(arena.write(|_| Head::default()), "its slot is free");
     }
 }

@@ -1,4 +1,4 @@
-//! The sampling handler, and what it shares with the threads that arm and drain it.
+//! The sampling handler.
 //!
 //! On the path from [`handle`] nothing allocates, locks, formats, unwinds, panics or touches a
 //! thread-local that is built on first use. Its only library call is memcpy. System calls are made
@@ -6,221 +6,14 @@
 //! are not known (it cannot fault), and for a thread without a timer of its own its id and name.
 #![expect(unsafe_code, reason = "a signal handler")]
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
-use super::arena::{Arena, Head, STACK_BYTES};
-use super::modules;
-use super::records::{self, Record, Records, ThreadName};
+use super::arena::{Head, STACK_BYTES};
+use super::records::{self, Record, ThreadName};
+use super::registers::{Registers, interrupted, thread_pointer};
+use super::sampler::Sampler;
 use super::timer::{self, Cookie};
 use crate::store::label::{self, Mark};
-
-/// Events by what became of them: `fired` is the sum of all others.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    pub(crate) fired: AtomicU64,
-    pub(crate) recorded: AtomicU64,
-    /// No slot was free.
-    pub(crate) lost_full: AtomicU64,
-    /// The record belonged to another thread by the time the signal came.
-    pub(crate) lost_busy: AtomicU64,
-    /// The signal was not sent by one of our timers.
-    pub(crate) lost_foreign: AtomicU64,
-    /// Sampling was off by the time the signal came.
-    pub(crate) lost_off: AtomicU64,
-}
-
-/// A share of a whole that is handed out in whole numbers: what is left over is kept for the next one,
-/// so that the sum is right to less than 1.
-#[derive(Debug, Default)]
-struct Shares(AtomicU64);
-
-impl Shares {
-    /// The whole multiples of `unit` that have come together with `part`.
-    #[inline]
-    fn take(&self, part: u64, unit: u64) -> u32 {
-        let unit = unit.max(1);
-        let before = self.0.fetch_add(part, Ordering::Relaxed);
-        let whole = before.wrapping_add(part) / unit;
-        u32::try_from(whole.saturating_sub(before / unit)).unwrap_or(0)
-    }
-}
-
-/// What the handler works with. Leaked: a signal may arrive at any later time.
-pub(crate) struct Sampler {
-    /// 1 in the process that made it; on a page that the kernel zeroes in a forked child.
-    alive: &'static AtomicU32,
-    pub(crate) arena: Arena,
-    pub(crate) records: Records,
-    /// CPU time between samples; 0 while sampling is off.
-    period_nanos: AtomicU64,
-    pub(crate) counts: Counts,
-    /// Handlers under way.
-    running: AtomicUsize,
-    pub(crate) signal: i32,
-    /// This code is part of the program itself: in a library that was loaded later, the first look at
-    /// a thread's mark may allocate.
-    reads_marks: bool,
-    /// A thread wants its stack bounds looked up.
-    pub(crate) wants_bounds: AtomicBool,
-    /// Signals of the process's timer, and those of them that met a thread without a timer.
-    pub(crate) ticks: AtomicU64,
-    pub(crate) unmet: AtomicU64,
-    /// CPU time that one signal of the process's timer stands for.
-    pub(crate) tick_nanos: AtomicU64,
-    /// CPU time of exempt threads that have ended.
-    pub(crate) ended_nanos: AtomicU64,
-    unmet_shares: Shares,
-    bonus_shares: Shares,
-    random: AtomicU64,
-}
-
-impl fmt::Debug for Sampler {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sampler")
-            .field("counts", &self.counts)
-            .finish_non_exhaustive()
-    }
-}
-
-static SAMPLER: AtomicPtr<Sampler> = AtomicPtr::new(std::ptr::null_mut());
-
-impl Sampler {
-    /// Makes the one sampler of the process, or returns the one that exists.
-    ///
-    /// # Errors
-    /// The kernel's if it gives no memory.
-    pub(crate) fn install(slots: usize, signal: i32) -> std::io::Result<&'static Self> {
-        if let Some(present) = Self::get() {
-            return Ok(present);
-        }
-        let made = Box::leak(Box::new(Self {
-            alive: wiped_on_fork()?,
-            arena: Arena::new(slots)?,
-            records: Records::new(),
-            period_nanos: AtomicU64::new(0),
-            counts: Counts::default(),
-            running: AtomicUsize::new(0),
-            signal,
-            reads_marks: modules::is_in_main_program(address()),
-            wants_bounds: AtomicBool::new(false),
-            ticks: AtomicU64::new(0),
-            unmet: AtomicU64::new(0),
-            tick_nanos: AtomicU64::new(whole_nanos(timer::tick())),
-            ended_nanos: AtomicU64::new(0),
-            unmet_shares: Shares::default(),
-            bonus_shares: Shares::default(),
-            random: AtomicU64::new(u64::from(timer::current_tid()) | 1),
-        }));
-        SAMPLER.store(made, Ordering::Release);
-        Ok(made)
-    }
-
-    /// The one sampler, if there is one.
-    pub(crate) fn get() -> Option<&'static Self> {
-        // SAFETY: a non-null pointer was stored by `install` and is never freed.
-        unsafe { SAMPLER.load(Ordering::Acquire).as_ref() }
-    }
-
-    pub(crate) fn period(&self) -> Duration {
-        Duration::from_nanos(self.period_nanos.load(Ordering::Acquire))
-    }
-
-    /// Sets the period for timers armed from now on; zero turns sampling off.
-    pub(crate) fn set_period(&self, period: Duration) {
-        self.period_nanos
-            .store(whole_nanos(period), Ordering::Release);
-    }
-
-    pub(crate) fn handlers_running(&self) -> usize {
-        self.running.load(Ordering::Acquire)
-    }
-
-    /// A moment in (0, period]: timers that all begin with a whole period would under-count threads
-    /// that live shorter than one.
-    pub(crate) fn random_first(&self, period: Duration) -> Duration {
-        // xorshift64 on a shared word: a lost update only repeats a number.
-        let mut x = self.random.load(Ordering::Relaxed);
-        x ^= x << 13;
-        x ^= x >> 7;
-        x ^= x << 17;
-        self.random.store(x, Ordering::Relaxed);
-        Duration::from_nanos(x % whole_nanos(period).max(1) + 1)
-    }
-
-    /// Arms a claimed record's timer.
-    ///
-    /// # Errors
-    /// The kernel's; the record stays claimed.
-    pub(crate) fn arm(&self, number: u32, record: &Record) -> std::io::Result<()> {
-        let cookie = Cookie {
-            number,
-            generation: record.generation(),
-        };
-        let timer = timer::create_for_thread(record.tid(), self.signal, cookie)?;
-        record.arm(timer);
-        self.set(record, timer);
-        Ok(())
-    }
-
-    /// Puts a record's timer into service at a random phase.
-    ///
-    /// The kernel looks at CPU clocks on its ticks, half a tick late on average, so a thread ends
-    /// with half a tick unseen. The first sample therefore stands for half a tick more: the sum is
-    /// true for threads that end and for those that go on.
-    pub(crate) fn set(&self, record: &Record, timer: i32) {
-        let period = self.period();
-        if period.is_zero() {
-            return;
-        }
-        let late = whole_nanos(timer::tick()) / 2;
-        let bonus = self.bonus_shares.take(late, whole_nanos(period));
-        record.bonus.store(bonus, Ordering::Relaxed);
-        timer::set(timer, self.random_first(period), period);
-    }
-}
-
-fn whole_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A word that is 1 here and 0 in every forked child, whichever way it was forked.
-fn wiped_on_fork() -> std::io::Result<&'static AtomicU32> {
-    let page = 4096;
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
-    let mapped = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            page,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if mapped == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the range is the mapping made above.
-    let advised = unsafe { libc::madvise(mapped, page, libc::MADV_WIPEONFORK) };
-    if advised != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: page-aligned, zeroed, never unmapped.
-    let word = unsafe { &*mapped.cast::<AtomicU32>() };
-    word.store(1, Ordering::Release);
-    Ok(word)
-}
-
-/// What the interrupted code was doing.
-#[derive(Debug, Clone, Copy)]
-struct Registers {
-    pc: u64,
-    sp: u64,
-    fp: u64,
-    lr: u64,
-}
 
 /// The handler's address, for `sigaction`.
 pub(crate) fn address() -> usize {
@@ -229,8 +22,7 @@ pub(crate) fn address() -> usize {
 
 /// Runs on the interrupted thread.
 extern "C" fn handle(_signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    // SAFETY: non-null once installed, and never freed.
-    let Some(sampler) = (unsafe { SAMPLER.load(Ordering::Acquire).as_ref() }) else {
+    let Some(sampler) = Sampler::get() else {
         return;
     };
     // First of all: in a forked child the arena is not mapped.
@@ -272,7 +64,7 @@ fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mut libc::c_v
     }
     let weight = u32::try_from(info.overrun).unwrap_or(0).saturating_add(1);
     let cookie = Cookie::from_bits(info.value);
-    let registers = registers(context);
+    let registers = interrupted(context);
     if cookie == Cookie::PROCESS {
         return unmet_thread(sampler, registers);
     }
@@ -430,75 +222,12 @@ fn copy_by_kernel(stack: *mut u8, sp: u64) -> u32 {
 /// Pages that a slice of stack may touch.
 const PIECES: usize = STACK_BYTES / 4096 + 1;
 
-/// An address inside the thread's own block, which the C library puts at the top of its stack.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn thread_pointer() -> usize {
-    let pointer: usize;
-    // SAFETY: the x86-64 ABI keeps the thread pointer's own address in its first word.
-    unsafe {
-        std::arch::asm!(
-            "mov {}, fs:0", out(reg) pointer, options(nostack, preserves_flags, readonly)
-        );
-    }
-    pointer
-}
-
-#[cfg(target_arch = "aarch64")]
-#[inline]
-fn thread_pointer() -> usize {
-    let pointer: usize;
-    // SAFETY: reads a register that user space may read.
-    unsafe {
-        std::arch::asm!(
-            "mrs {}, tpidr_el0", out(reg) pointer, options(nomem, nostack, preserves_flags)
-        );
-    }
-    pointer
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn registers(context: *mut libc::c_void) -> Registers {
-    // SAFETY: with SA_SIGINFO the third argument is the interrupted context.
-    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
-    let [_, _, _, _, _, _, _, _, _, _, fp, _, _, _, _, sp, pc, ..] = context.uc_mcontext.gregs;
-    Registers {
-        pc: pc.cast_unsigned(),
-        sp: sp.cast_unsigned(),
-        fp: fp.cast_unsigned(),
-        lr: 0,
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-#[inline]
-fn registers(context: *mut libc::c_void) -> Registers {
-    // SAFETY: with SA_SIGINFO the third argument is the interrupted context.
-    let context = unsafe { &*context.cast::<libc::ucontext_t>() };
-    let machine = &context.uc_mcontext;
-    let [.., fp, lr] = machine.regs;
-    Registers {
-        pc: machine.pc,
-        sp: machine.sp,
-        fp,
-        lr,
-    }
-}
-
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shares_add_up_to_the_whole() {
-        let shares = Shares::default();
-        let total: u32 = (0..1000).map(|_| shares.take(396, 1000)).sum();
-        assert_eq!(total, 396);
-        let total: u32 = (0..1000).map(|_| shares.take(4000, 1001)).sum();
-        assert!((3995..=3996).contains(&total), "{total}");
-    }
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
 
     #[test]
     fn the_kernel_copies_a_stack_and_stops_where_it_ends() {
@@ -520,24 +249,9 @@ mod tests {
     }
 
     fn sampler(slots: usize) -> Sampler {
-        Sampler {
-            alive: wiped_on_fork().unwrap(),
-            arena: Arena::new(slots).unwrap(),
-            records: Records::new(),
-            period_nanos: AtomicU64::new(1_000_000),
-            counts: Counts::default(),
-            running: AtomicUsize::new(0),
-            signal: libc::SIGRTMAX(),
-            reads_marks: true,
-            wants_bounds: AtomicBool::new(false),
-            ticks: AtomicU64::new(0),
-            unmet: AtomicU64::new(0),
-            tick_nanos: AtomicU64::new(4_000_000),
-            ended_nanos: AtomicU64::new(0),
-            unmet_shares: Shares::default(),
-            bonus_shares: Shares::default(),
-            random: AtomicU64::new(1),
-        }
+        let sampler = Sampler::new(slots, libc::SIGRTMAX()).unwrap();
+        sampler.set_period(Duration::from_millis(1));
+        sampler
     }
 
     /// A signal as the kernel hands it over, at a place in this thread's stack.
@@ -646,20 +360,5 @@ mod tests {
         let recorded = sampler.counts.recorded.load(Ordering::Relaxed);
         assert_eq!(recorded, 64 * 200);
         eprintln!("handler: median {:?}, worst {:?}", times[100], times[199]);
-    }
-
-    #[test]
-    fn the_places_of_the_registers_are_those_of_the_c_library() {
-        assert_eq!((libc::REG_RBP, libc::REG_RSP, libc::REG_RIP), (10, 15, 16));
-    }
-
-    #[test]
-    fn the_thread_pointer_lies_above_this_frame_on_a_spawned_thread() {
-        let look = || {
-            let local = 0_u8;
-            (thread_pointer(), &raw const local as usize)
-        };
-        let (pointer, frame) = std::thread::spawn(look).join().unwrap();
-        assert!(pointer > frame && pointer - frame < 8 << 20);
     }
 }

@@ -1,8 +1,11 @@
 //! The signal handler that takes samples, and all that it shares with the threads around it.
 
 pub(crate) mod arena;
+mod bits;
 pub(crate) mod handler;
 pub(crate) mod modules;
 pub(crate) mod records;
+mod registers;
+pub(crate) mod sampler;
 pub(crate) mod signal;
 pub(crate) mod timer;

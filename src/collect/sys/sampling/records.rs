@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::bits::Bits;
+
 /// Threads sampled at once; further ones are left out and counted.
 pub(crate) const RECORDS: usize = 4096;
 
@@ -56,7 +58,6 @@ pub(crate) struct Record {
     /// Sampled since the watcher last looked.
     pub(crate) seen: AtomicBool,
     name: [AtomicU64; 2],
-    exempt: AtomicBool,
     /// CPU time of an exempt thread when the watcher last looked.
     pub(crate) cpu_nanos: AtomicU64,
 }
@@ -76,11 +77,6 @@ impl Record {
 
     pub(crate) fn is_armed(&self) -> bool {
         self.state.load(Ordering::Acquire) == ARMED
-    }
-
-    /// The thread is not to be sampled: no timer, and the process's timer passes it by.
-    pub(crate) fn leave_out(&self) {
-        self.exempt.store(true, Ordering::Release);
     }
 
     /// The record now has this timer.
@@ -112,8 +108,15 @@ fn low_half(word: u128) -> u64 {
 }
 
 /// All records, found by number or by thread id.
+///
+/// What is looked for lies side by side, apart from the records: few of them are in use, and a look
+/// at each would read half a megabyte.
 pub(crate) struct Records {
     all: Box<[Record]>,
+    /// The thread of each record; 0 while it has none.
+    tids: Box<[AtomicU32]>,
+    held: Bits,
+    exempt: Bits,
 }
 
 impl fmt::Debug for Records {
@@ -130,6 +133,11 @@ impl Records {
         };
         Self {
             all: std::iter::repeat_with(make).take(RECORDS).collect(),
+            tids: std::iter::repeat_with(AtomicU32::default)
+                .take(RECORDS)
+                .collect(),
+            held: Bits::none(RECORDS),
+            exempt: Bits::none(RECORDS),
         }
     }
 
@@ -141,36 +149,46 @@ impl Records {
 
     /// The armed records.
     pub(crate) fn armed(&self) -> impl Iterator<Item = &Record> {
-        self.all.iter().filter(|record| record.is_armed())
+        self.held().filter(|record| record.is_armed())
     }
 
     /// The records that belong to a thread, sampled or left out.
     pub(crate) fn held(&self) -> impl Iterator<Item = &Record> {
-        let held = |record: &&Record| record.state.load(Ordering::Acquire) != FREE;
-        self.all.iter().filter(held)
+        self.held.iter().filter_map(|number| self.all.get(number))
     }
 
     /// The records of threads that are left out: claimed and never armed.
     pub(crate) fn exempt(&self) -> impl Iterator<Item = &Record> {
-        self.held()
-            .filter(|record| record.exempt.load(Ordering::Acquire))
+        self.exempt.iter().filter_map(|number| self.all.get(number))
+    }
+
+    /// The thread of this record is not to be sampled: no timer, and the process's timer passes it by.
+    pub(crate) fn leave_out(&self, number: u32) {
+        self.exempt
+            .insert(usize::try_from(number).unwrap_or(usize::MAX));
     }
 
     /// The places that a thread id may have, always in the same order.
-    fn places(&self, tid: u32) -> impl Iterator<Item = (u32, &Record)> {
-        let count = self.all.len().max(1);
+    fn places(tid: u32) -> impl Iterator<Item = usize> {
         let start = usize::try_from(tid).unwrap_or(0).wrapping_mul(0x9e37_79b1);
-        (0..PROBES).filter_map(move |step| {
-            let place = start.wrapping_add(step) % count;
-            Some((u32::try_from(place).ok()?, self.all.get(place)?))
-        })
+        (0..PROBES).map(move |step| start.wrapping_add(step) % RECORDS)
+    }
+
+    /// The first of a thread id's places that belongs to the thread `holder`.
+    fn find(&self, tid: u32, holder: u32) -> Option<(usize, &Record)> {
+        let held_by = |place: &usize| {
+            let held = self.tids.get(*place);
+            held.is_some_and(|held| held.load(Ordering::Acquire) == holder)
+        };
+        let place = Self::places(tid).find(held_by)?;
+        Some((place, self.all.get(place)?))
     }
 
     /// Takes a record for a thread that has none; `None` if all its places are taken. Only one
     /// thread claims and releases.
     pub(crate) fn claim(&self, tid: u32) -> Option<(u32, &Record)> {
-        let free = |(_, record): &(u32, &Record)| record.state.load(Ordering::Acquire) == FREE;
-        let (number, record) = self.places(tid).find(free)?;
+        let (place, record) = self.find(tid, 0)?;
+        let number = u32::try_from(place).ok()?;
         record.generation.fetch_add(1, Ordering::AcqRel);
         record.tid.store(tid, Ordering::Relaxed);
         record.timer.store(-1, Ordering::Relaxed);
@@ -181,23 +199,34 @@ impl Records {
         record.bonus.store(0, Ordering::Relaxed);
         record.cpu_nanos.store(0, Ordering::Relaxed);
         record.seen.store(false, Ordering::Relaxed);
-        record.exempt.store(false, Ordering::Relaxed);
         record.state.store(CLAIMED, Ordering::Release);
+        self.held.insert(place);
+        if let Some(holder) = self.tids.get(place) {
+            holder.store(tid, Ordering::Release);
+        }
         Some((number, record))
     }
 
     /// The thread's record, if it has one. Safe in the handler: no lock, no allocation.
     pub(crate) fn of(&self, tid: u32) -> Option<(u32, &Record)> {
-        self.places(tid)
-            .find(|(_, record)| record.state.load(Ordering::Acquire) != FREE && record.tid() == tid)
+        let (place, record) = self.find(tid, tid)?;
+        Some((u32::try_from(place).ok()?, record))
     }
 
     /// Gives a record back; its generation is over.
     pub(crate) fn release(&self, record: &Record) {
+        let tid = record.tid();
+        let Some((place, _)) = self.find(tid, tid).filter(|_| tid != 0) else {
+            return;
+        };
         record.generation.fetch_add(1, Ordering::AcqRel);
         record.tid.store(0, Ordering::Relaxed);
-        record.exempt.store(false, Ordering::Release);
         record.state.store(FREE, Ordering::Release);
+        self.exempt.remove(place);
+        self.held.remove(place);
+        if let Some(holder) = self.tids.get(place) {
+            holder.store(0, Ordering::Release);
+        }
     }
 }
 
@@ -239,6 +268,7 @@ mod tests {
             }
         }
         assert!(held.len() > RECORDS * 9 / 10);
+        assert_eq!(records.held().count(), held.len());
         for (number, tid) in held {
             assert_eq!(records.of(tid).unwrap().0, number);
         }
@@ -253,5 +283,24 @@ mod tests {
         assert!(is_agents_own(&name));
         assert!(!is_agents_own(b"sg-profiler\0\0\0\0\0"));
         assert_eq!(trimmed(b"0123456789abcdef"), b"0123456789abcdef");
+    }
+
+    #[test]
+    fn a_thread_that_is_left_out_is_held_and_leaves_no_trace() {
+        let records = Records::new();
+        let (number, record) = records.claim(7).unwrap();
+        records.leave_out(number);
+        let ids = |records: Vec<&Record>| records.iter().map(|record| record.tid()).collect();
+        let (held, exempt): (Vec<u32>, Vec<u32>) = (
+            ids(records.held().collect()),
+            ids(records.exempt().collect()),
+        );
+        assert_eq!((held, exempt), (vec![7], vec![7]));
+        assert_eq!(records.armed().count(), 0);
+        records.release(record);
+        assert_eq!(records.held().count() + records.exempt().count(), 0);
+        let (_, record) = records.claim(7).unwrap();
+        record.arm(3);
+        assert_eq!((records.armed().count(), records.exempt().count()), (1, 0));
     }
 }

@@ -3,6 +3,12 @@
 //! Nothing of the host's memory is read here: registers and stack come from a sample's slot, unwind
 //! sections from `sys::sampling::modules`. Works without frame pointers; framehop falls back to them where a
 //! function has no unwind information.
+//!
+//! # Cost
+//! Three things in turn make a frame cheap: the same frame in the thread's last stack (`last`), the
+//! rule in a cache, and only then the search through the unwind section.
+
+mod last;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +19,7 @@ use framehop::{
     UnwindRegsNative, Unwinder as _, UnwinderNative,
 };
 
+use self::last::{Lasts, Read};
 use super::sys::sampling::arena::Head;
 use super::sys::sampling::modules::{self, Changes, LoadedModule, Section};
 use crate::config::sampling::STACK_DEPTH;
@@ -21,12 +28,31 @@ use crate::config::sampling::STACK_DEPTH;
 /// would come back to life. Half of that leaves room for the changes of one rebuild.
 const REBUILDS_PER_CACHE: u32 = 30_000;
 
+/// framehop's cache holds 509 rules, by address modulo 509; a service's stacks go through thousands of
+/// addresses. So many caches share them. An unused one has no memory but its 8 KiB of rules.
+const CACHES: usize = 32;
+
 /// Whether a stack was followed to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Whole,
     /// The slice of stack was too short, the stack too deep, or a frame could not be understood.
     Truncated,
+}
+
+/// A caller in a stack: with the stack's bytes this is all that the frame beyond it follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Frame {
+    return_address: u64,
+    sp: u64,
+    fp: u64,
+}
+
+/// What lies beyond a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    Frame(Frame),
+    End(End),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -42,7 +68,8 @@ impl Deref for Bytes {
 
 pub(crate) struct Unwinder {
     inner: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
-    cache: CacheNative<MayAllocateDuringUnwind>,
+    caches: Vec<CacheNative<MayAllocateDuringUnwind>>,
+    lasts: Lasts,
     changes: Option<Changes>,
     rebuilds: u32,
     /// Executable memory, sorted: a return address elsewhere is none.
@@ -62,7 +89,8 @@ impl Default for Unwinder {
     fn default() -> Self {
         Self {
             inner: UnwinderNative::new(),
-            cache: CacheNative::new(),
+            caches: caches(),
+            lasts: Lasts::default(),
             changes: None,
             rebuilds: 0,
             code: Vec::new(),
@@ -83,11 +111,12 @@ impl Unwinder {
             self.inner.remove_module(start);
         }
         self.code.clear();
+        self.lasts.forget();
         self.rebuilds += 1;
         if self.rebuilds >= REBUILDS_PER_CACHE {
             self.rebuilds = 0;
             self.inner = UnwinderNative::new();
-            self.cache = CacheNative::new();
+            self.caches = caches();
         }
         for module in loaded {
             self.add(module);
@@ -128,39 +157,74 @@ impl Unwinder {
     /// Writes a sample's addresses into `frames`: leaf first, the leaf's exact, each caller's one byte
     /// before its return address, so that all lie inside their call.
     pub(crate) fn unwind(&mut self, head: &Head, stack: &[u8], frames: &mut Vec<u64>) -> End {
-        frames.clear();
-        let mut read = |address: u64| {
-            let offset = address.checked_sub(head.sp).ok_or(())?;
-            let offset = usize::try_from(offset).map_err(|_| ())?;
-            let word = stack
-                .get(offset..)
-                .and_then(<[u8]>::first_chunk::<8>)
-                .ok_or(())?;
-            Ok(u64::from_le_bytes(*word))
+        let Self {
+            inner,
+            caches,
+            lasts,
+            code,
+            ..
+        } = self;
+        let word = |address: u64| {
+            let offset = usize::try_from(address.checked_sub(head.sp)?).ok()?;
+            let word = stack.get(offset..)?.first_chunk::<8>()?;
+            Some(u64::from_le_bytes(*word))
         };
-        let mut walk = self
-            .inner
-            .iter_frames(head.pc, registers(head), &mut self.cache, &mut read);
-        loop {
-            match walk.next() {
-                Ok(Some(FrameAddress::InstructionPointer(address))) => frames.push(address),
-                Ok(Some(FrameAddress::ReturnAddress(address))) => {
-                    // Without unwind information framehop guesses by frame pointer, and a guess may
-                    // lead anywhere: an address that is no code is no frame.
-                    let before = address.get() - 1;
-                    if !within(&self.code, before) {
-                        return End::Truncated;
-                    }
-                    if frames.len() >= STACK_DEPTH {
-                        return End::Truncated;
-                    }
-                    frames.push(before);
+        let mut step = |address, mut registers, reads: &mut Vec<Read>| {
+            let mut read = |address| {
+                let value = word(address);
+                reads.push(Read { address, value });
+                value.ok_or(())
+            };
+            let Some(cache) = caches.get_mut(cache_of(address)) else {
+                return Beyond::End(End::Truncated);
+            };
+            match inner.unwind_frame(address, &mut registers, cache, &mut read) {
+                // Without unwind information framehop guesses by frame pointer, and a guess may lead
+                // anywhere: an address that is no code is no frame.
+                Ok(Some(return_address)) if within(code, return_address.wrapping_sub(1)) => {
+                    Beyond::Frame(frame(return_address, &registers))
                 }
-                Ok(None) => return End::Whole,
-                Err(_) => return End::Truncated,
+                Ok(None) => Beyond::End(End::Whole),
+                Ok(Some(_)) | Err(_) => Beyond::End(End::Truncated),
             }
+        };
+        frames.clear();
+        frames.push(head.pc);
+        let mut walk = lasts.walk(head.tid);
+        let leaf = FrameAddress::from_instruction_pointer(head.pc);
+        let mut beyond = step(leaf, registers(head), &mut Vec::new());
+        loop {
+            let frame = match beyond {
+                Beyond::End(end) => return walk.end(end),
+                Beyond::Frame(_) if frames.len() >= STACK_DEPTH => return End::Truncated,
+                Beyond::Frame(frame) => frame,
+            };
+            frames.push(frame.return_address.wrapping_sub(1));
+            beyond = walk.beyond(
+                frame,
+                word,
+                |reads| match FrameAddress::from_return_address(frame.return_address) {
+                    Some(address) => step(address, registers_of(frame), reads),
+                    None => Beyond::End(End::Truncated),
+                },
+            );
         }
     }
+}
+
+fn caches() -> Vec<CacheNative<MayAllocateDuringUnwind>> {
+    std::iter::repeat_with(CacheNative::new)
+        .take(CACHES)
+        .collect()
+}
+
+/// The cache that holds an address's rule: by its upper bits, since within a cache framehop goes by
+/// the lower ones.
+fn cache_of(address: FrameAddress) -> usize {
+    let mixed = address
+        .address_for_lookup()
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    usize::try_from(mixed >> 32).unwrap_or(0) % CACHES
 }
 
 fn within(code: &[Range<u64>], address: u64) -> bool {
@@ -179,4 +243,21 @@ fn registers(head: &Head) -> UnwindRegsNative {
 #[cfg(target_arch = "aarch64")]
 fn registers(head: &Head) -> UnwindRegsNative {
     UnwindRegsNative::new(head.lr, head.sp, head.fp)
+}
+
+/// In a caller the register of the return address holds nothing else.
+fn registers_of(frame: Frame) -> UnwindRegsNative {
+    UnwindRegsNative::new(frame.return_address, frame.sp, frame.fp)
+}
+
+fn frame(return_address: u64, registers: &UnwindRegsNative) -> Frame {
+    #[cfg(target_arch = "x86_64")]
+    let fp = registers.bp();
+    #[cfg(target_arch = "aarch64")]
+    let fp = registers.fp();
+    Frame {
+        return_address,
+        sp: registers.sp(),
+        fp,
+    }
 }

@@ -1,0 +1,233 @@
+//! What the sampling handler shares with the threads that arm and drain it.
+#![expect(
+    unsafe_code,
+    reason = "memory that a signal handler may find at any later time"
+)]
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::arena::Arena;
+use super::records::{Record, Records};
+use super::timer::{self, Cookie};
+use super::{handler, modules};
+
+/// Events by what became of them: `fired` is the sum of all others.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) fired: AtomicU64,
+    pub(crate) recorded: AtomicU64,
+    /// No slot was free.
+    pub(crate) lost_full: AtomicU64,
+    /// The record belonged to another thread by the time the signal came.
+    pub(crate) lost_busy: AtomicU64,
+    /// The signal was not sent by one of our timers.
+    pub(crate) lost_foreign: AtomicU64,
+    /// Sampling was off by the time the signal came.
+    pub(crate) lost_off: AtomicU64,
+}
+
+/// A share of a whole that is handed out in whole numbers: what is left over is kept for the next one,
+/// so that the sum is right to less than 1.
+#[derive(Debug, Default)]
+pub(super) struct Shares(AtomicU64);
+
+impl Shares {
+    /// The whole multiples of `unit` that have come together with `part`.
+    #[inline]
+    pub(super) fn take(&self, part: u64, unit: u64) -> u32 {
+        let unit = unit.max(1);
+        let before = self.0.fetch_add(part, Ordering::Relaxed);
+        let whole = before.wrapping_add(part) / unit;
+        u32::try_from(whole.saturating_sub(before / unit)).unwrap_or(0)
+    }
+}
+
+/// What the handler works with. Leaked: a signal may arrive at any later time.
+pub(crate) struct Sampler {
+    /// 1 in the process that made it; on a page that the kernel zeroes in a forked child.
+    pub(super) alive: &'static AtomicU32,
+    pub(crate) arena: Arena,
+    pub(crate) records: Records,
+    /// CPU time between samples; 0 while sampling is off.
+    pub(super) period_nanos: AtomicU64,
+    pub(crate) counts: Counts,
+    /// Handlers under way.
+    pub(super) running: AtomicUsize,
+    pub(crate) signal: i32,
+    /// This code is part of the program itself: in a library that was loaded later, the first look at
+    /// a thread's mark may allocate.
+    pub(super) reads_marks: bool,
+    /// A thread wants its stack bounds looked up.
+    pub(crate) wants_bounds: AtomicBool,
+    /// Signals of the process's timer, and those of them that met a thread without a timer.
+    pub(crate) ticks: AtomicU64,
+    pub(crate) unmet: AtomicU64,
+    /// CPU time that one signal of the process's timer stands for.
+    pub(crate) tick_nanos: AtomicU64,
+    /// CPU time of exempt threads that have ended.
+    pub(crate) ended_nanos: AtomicU64,
+    pub(super) unmet_shares: Shares,
+    bonus_shares: Shares,
+    random: AtomicU64,
+}
+
+impl fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sampler")
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
+}
+
+static SAMPLER: AtomicPtr<Sampler> = AtomicPtr::new(std::ptr::null_mut());
+
+impl Sampler {
+    /// Makes the one sampler of the process, or returns the one that exists.
+    ///
+    /// # Errors
+    /// The kernel's if it gives no memory.
+    pub(crate) fn install(slots: usize, signal: i32) -> std::io::Result<&'static Self> {
+        if let Some(present) = Self::get() {
+            return Ok(present);
+        }
+        let made = Box::leak(Box::new(Self::new(slots, signal)?));
+        SAMPLER.store(made, Ordering::Release);
+        Ok(made)
+    }
+
+    /// A sampler that no signal comes to yet.
+    ///
+    /// # Errors
+    /// The kernel's if it gives no memory.
+    pub(super) fn new(slots: usize, signal: i32) -> std::io::Result<Self> {
+        Ok(Self {
+            alive: wiped_on_fork()?,
+            arena: Arena::new(slots)?,
+            records: Records::new(),
+            period_nanos: AtomicU64::new(0),
+            counts: Counts::default(),
+            running: AtomicUsize::new(0),
+            signal,
+            reads_marks: modules::is_in_main_program(handler::address()),
+            wants_bounds: AtomicBool::new(false),
+            ticks: AtomicU64::new(0),
+            unmet: AtomicU64::new(0),
+            tick_nanos: AtomicU64::new(whole_nanos(timer::tick())),
+            ended_nanos: AtomicU64::new(0),
+            unmet_shares: Shares::default(),
+            bonus_shares: Shares::default(),
+            random: AtomicU64::new(u64::from(timer::current_tid()) | 1),
+        })
+    }
+
+    /// The one sampler, if there is one.
+    pub(crate) fn get() -> Option<&'static Self> {
+        // SAFETY: a non-null pointer was stored by `install` and is never freed.
+        unsafe { SAMPLER.load(Ordering::Acquire).as_ref() }
+    }
+
+    pub(crate) fn period(&self) -> Duration {
+        Duration::from_nanos(self.period_nanos.load(Ordering::Acquire))
+    }
+
+    /// Sets the period for timers armed from now on; zero turns sampling off.
+    pub(crate) fn set_period(&self, period: Duration) {
+        self.period_nanos
+            .store(whole_nanos(period), Ordering::Release);
+    }
+
+    pub(crate) fn handlers_running(&self) -> usize {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// A moment in (0, period]: timers that all begin with a whole period would under-count threads
+    /// that live shorter than one.
+    pub(crate) fn random_first(&self, period: Duration) -> Duration {
+        // xorshift64 on a shared word: a lost update only repeats a number.
+        let mut x = self.random.load(Ordering::Relaxed);
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.store(x, Ordering::Relaxed);
+        Duration::from_nanos(x % whole_nanos(period).max(1) + 1)
+    }
+
+    /// Arms a claimed record's timer.
+    ///
+    /// # Errors
+    /// The kernel's; the record stays claimed.
+    pub(crate) fn arm(&self, number: u32, record: &Record) -> std::io::Result<()> {
+        let cookie = Cookie {
+            number,
+            generation: record.generation(),
+        };
+        let timer = timer::create_for_thread(record.tid(), self.signal, cookie)?;
+        record.arm(timer);
+        self.set(record, timer);
+        Ok(())
+    }
+
+    /// Puts a record's timer into service at a random phase.
+    ///
+    /// The kernel looks at CPU clocks on its ticks, half a tick late on average, so a thread ends
+    /// with half a tick unseen. The first sample therefore stands for half a tick more: the sum is
+    /// true for threads that end and for those that go on.
+    pub(crate) fn set(&self, record: &Record, timer: i32) {
+        let period = self.period();
+        if period.is_zero() {
+            return;
+        }
+        let late = whole_nanos(timer::tick()) / 2;
+        let bonus = self.bonus_shares.take(late, whole_nanos(period));
+        record.bonus.store(bonus, Ordering::Relaxed);
+        timer::set(timer, self.random_first(period), period);
+    }
+}
+
+fn whole_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A word that is 1 here and 0 in every forked child, whichever way it was forked.
+pub(super) fn wiped_on_fork() -> std::io::Result<&'static AtomicU32> {
+    let page = 4096;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
+    let mapped = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            page,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the range is the mapping made above.
+    let advised = unsafe { libc::madvise(mapped, page, libc::MADV_WIPEONFORK) };
+    if advised != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: page-aligned, zeroed, never unmapped.
+    let word = unsafe { &*mapped.cast::<AtomicU32>() };
+    word.store(1, Ordering::Release);
+    Ok(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_whole() {
+        let shares = Shares::default();
+        let total: u32 = (0..1000).map(|_| shares.take(396, 1000)).sum();
+        assert_eq!(total, 396);
+        let total: u32 = (0..1000).map(|_| shares.take(4000, 1001)).sum();
+        assert!((3995..=3996).contains(&total), "{total}");
+    }
+}
