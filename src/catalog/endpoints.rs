@@ -47,6 +47,45 @@ pub(crate) struct Absent {
     pub(crate) reason: &'static str,
 }
 
+/// A form in which a profile can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Form {
+    /// The value of the parameter `format`.
+    pub(crate) word: &'static str,
+    pub(crate) title: &'static str,
+    /// What a person opens it with.
+    pub(crate) opens: &'static str,
+}
+
+/// Every form of a profile, the one that needs no tool first.
+pub(crate) static FORMS: [Form; 5] = [
+    Form {
+        word: "svg",
+        title: "flame graph",
+        opens: "Any browser: click to zoom, Ctrl-F to search.",
+    },
+    Form {
+        word: "pprof",
+        title: "pprof",
+        opens: "go tool pprof -http=: FILE; Pyroscope, Parca and Polar Signals take it too.",
+    },
+    Form {
+        word: "speedscope",
+        title: "speedscope",
+        opens: "speedscope.app: drop the file on the page; it stays in the browser.",
+    },
+    Form {
+        word: "firefox",
+        title: "Firefox profile",
+        opens: "profiler.firefox.com: drop the file on the page; it stays in the browser.",
+    },
+    Form {
+        word: "folded",
+        title: "folded stacks",
+        opens: "A pager, grep, inferno-flamegraph, flamegraph.pl: one line per stack.",
+    },
+];
+
 /// Parts that a build may lack; their paths stay and answer 501.
 pub(crate) const PROFILING: bool = cfg!(feature = "profiling");
 /// See [`PROFILING`].
@@ -153,7 +192,8 @@ pub(crate) static ALL: &[Endpoint] = &[
         Plane::Profile,
         Signal::Cpu,
         SVG,
-        "seconds=1..=60 (30), hz=1..=250 (99), format=svg|folded|pprof",
+        "seconds=1..=60 (30), hz=1..=250 (99), format=svg|folded|pprof|speedscope|firefox, \
+         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1",
         "CPU flame graph of the next seconds.",
         "curl -o flame.svg 'http://{host}/debug/flamegraph?seconds=5'",
     ),
@@ -171,7 +211,8 @@ pub(crate) static ALL: &[Endpoint] = &[
         Plane::Profile,
         Signal::Cpu,
         PPROF,
-        "seconds=1..=60 (30), hz=1..=250 (99), format=pprof|folded|svg",
+        "seconds=1..=60 (30), hz=1..=250 (99), format=pprof|folded|svg|speedscope|firefox, \
+         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1",
         "CPU profile of the next seconds, for `go tool pprof`.",
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
     ),

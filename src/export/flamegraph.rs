@@ -3,15 +3,16 @@
 //! Drawn by `inferno` from our folded lines. A feature of its own, see `flamegraph_off.rs`.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use inferno::flamegraph::color::{MultiPalette, Palette};
 use inferno::flamegraph::{Options, from_lines};
 
+use super::bounded::Bounded;
 use super::folded;
+use super::summary::summary;
 use crate::config;
-use crate::store::profile::{Profile, ValueType};
+use crate::store::profile::Profile;
 
 /// Why there is no picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +38,73 @@ pub(crate) fn encode(profile: &Profile, title: &str) -> Result<Vec<u8>, NoFlameg
         return Ok(empty(profile, title));
     }
     let lines = folded::lines(profile, config::PROFILE_BODY_BYTES);
-    let lines: Vec<String> = lines
+    let lines = lines
         .iter()
-        .map(|(stack, value)| format!("{stack} {value}"))
-        .collect();
+        .map(|(stack, value)| format!("{stack} {value}"));
+    let (unit, factor) = unit(profile);
+    let texts = Texts {
+        title,
+        subtitle: summary(profile),
+        unit,
+        factor,
+    };
+    smaller_until_it_fits(&texts, &lines.collect::<Vec<String>>())
+}
+
+/// The picture of the later profile, in which what grew is red and what shrank is blue.
+///
+/// # Errors
+/// As [`encode`].
+pub(crate) fn encode_pair(
+    earlier: &Profile,
+    later: &Profile,
+    title: &str,
+) -> Result<Vec<u8>, NoFlamegraph> {
+    if later.total(later.default_column()) <= 0 {
+        return Ok(empty(later, title));
+    }
+    // The library forgets the factor in the shares it prints of a difference, so it gets whole
+    // numbers of the unit that it shall print.
+    let (unit, divisor) = match unit(later) {
+        ("ms", _) => ("µs", 1000),
+        (other, _) => (other, 1),
+    };
+    let pairs = folded::pairs(earlier, later, config::PROFILE_BODY_BYTES);
+    let gone: i64 = pairs
+        .values()
+        .filter(|[_, after]| *after == 0)
+        .map(|[before, _]| *before)
+        .sum();
+    let lines = pairs.iter().map(|(stack, [before, after])| {
+        let [before, after] = [before, after].map(|value| (value + divisor / 2) / divisor);
+        format!("{stack} {before} {after}")
+    });
+    let texts = Texts {
+        title,
+        subtitle: format!(
+            "red: more than before, blue: less; not drawn: {} {unit} of stacks that are gone. Now {}. Before {}",
+            gone / divisor,
+            summary(later),
+            summary(earlier),
+        ),
+        unit,
+        factor: 1.0,
+    };
+    smaller_until_it_fits(&texts, &lines.collect::<Vec<String>>())
+}
+
+/// What stands around the boxes.
+struct Texts<'a> {
+    title: &'a str,
+    subtitle: String,
+    unit: &'a str,
+    factor: f64,
+}
+
+fn smaller_until_it_fits(texts: &Texts<'_>, lines: &[String]) -> Result<Vec<u8>, NoFlamegraph> {
     let mut last = NoFlamegraph(String::new());
     for min_width in MIN_WIDTHS {
-        match draw(profile, title, &lines, min_width) {
+        match draw(texts, lines, min_width) {
             Ok(svg) => return Ok(start_from_script(&svg)),
             Err(error) => last = error,
         }
@@ -51,27 +112,17 @@ pub(crate) fn encode(profile: &Profile, title: &str) -> Result<Vec<u8>, NoFlameg
     Err(last)
 }
 
-fn draw(
-    profile: &Profile,
-    title: &str,
-    lines: &[String],
-    min_width: f64,
-) -> Result<Vec<u8>, NoFlamegraph> {
-    let column = profile.sample_types.get(profile.default_column());
-    let (unit, factor) = unit(column.copied());
+fn draw(texts: &Texts<'_>, lines: &[String], min_width: f64) -> Result<Vec<u8>, NoFlamegraph> {
     let mut options = Options::default();
-    options.title = folded::frame(title).into_owned();
-    options.subtitle = Some(subtitle(profile));
-    options.count_name = unit.to_owned();
-    options.factor = factor;
+    options.title = folded::frame(texts.title).into_owned();
+    options.subtitle = Some(texts.subtitle.clone());
+    options.count_name = texts.unit.to_owned();
+    options.factor = texts.factor;
     options.min_width = min_width;
     options.colors = Palette::Multi(MultiPalette::Rust);
     // The same profile gives the same picture, and a function the same colour in each.
     options.deterministic = true;
-    let mut out = Bounded {
-        bytes: Vec::new(),
-        limit: config::PROFILE_BODY_BYTES - END.len(),
-    };
+    let mut out = Bounded::new(config::PROFILE_BODY_BYTES - END.len());
     // inferno has `unreachable!` where its input is odd; the reader then gets a text instead.
     let drawn = catch_unwind(AssertUnwindSafe(|| {
         from_lines(&mut options, lines.iter().map(String::as_str), &mut out)
@@ -90,31 +141,13 @@ fn draw(
 }
 
 /// Nanoseconds are drawn as milliseconds: a picture of seconds has nine digits too many.
-fn unit(column: Option<ValueType>) -> (&'static str, f64) {
+fn unit(profile: &Profile) -> (&'static str, f64) {
+    let column = profile.sample_types.get(profile.default_column());
     match column.map_or("count", |column| column.unit) {
         "nanoseconds" => ("ms", 1e-6),
         "count" => ("samples", 1.0),
         other => (other, 1.0),
     }
-}
-
-fn subtitle(profile: &Profile) -> String {
-    let accounting = &profile.accounting;
-    let coverage = accounting
-        .coverage
-        .map_or("not known".to_owned(), |share| format!("{share:.2}"));
-    let rate = if profile.period_type.unit == "nanoseconds" && profile.period > 0 {
-        // Rounded: the period of 99 Hz is not a whole number of nanoseconds.
-        let hertz = (1_000_000_000 + profile.period / 2) / profile.period;
-        format!("{hertz} Hz, ")
-    } else {
-        String::new()
-    };
-    format!(
-        "{:.1} s, {rate}{} samples, coverage {coverage}",
-        profile.duration.as_secs_f64(),
-        accounting.recorded
-    )
 }
 
 const INIT: &str = " onload=\"init(evt)\"";
@@ -150,7 +183,7 @@ fn empty(profile: &Profile, title: &str) -> Vec<u8> {
          height=\"120\" xmlns=\"http://www.w3.org/2000/svg\" font-family=\"monospace\" \
          text-anchor=\"middle\">\n<rect width=\"100%\" height=\"100%\" fill=\"#f8f8f8\"/>\n",
     );
-    let subtitle = subtitle(profile);
+    let subtitle = summary(profile);
     for (y, size, words) in [
         (34, 17, &*folded::frame(title)),
         (64, 14, words.as_str()),
@@ -166,25 +199,4 @@ fn empty(profile: &Profile, title: &str) -> Vec<u8> {
     }
     out.push_str("</svg>\n");
     out.into_bytes()
-}
-
-/// Refuses what exceeds its limit.
-struct Bounded {
-    bytes: Vec<u8>,
-    limit: usize,
-}
-
-impl Write for Bounded {
-    fn write(&mut self, more: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + more.len() > self.limit {
-            let words = format!("the picture exceeds {} bytes", self.limit);
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
-        }
-        self.bytes.extend_from_slice(more);
-        Ok(more.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

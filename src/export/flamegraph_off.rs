@@ -19,11 +19,27 @@ impl fmt::Display for NoFlamegraph {
 /// # Errors
 /// `NoFlamegraph`, always.
 pub(crate) fn encode(_profile: &Profile, _title: &str) -> Result<Vec<u8>, NoFlamegraph> {
-    Err(NoFlamegraph(
+    Err(absent())
+}
+
+/// Says that this build draws none.
+///
+/// # Errors
+/// `NoFlamegraph`, always.
+pub(crate) fn encode_pair(
+    _earlier: &Profile,
+    _later: &Profile,
+    _title: &str,
+) -> Result<Vec<u8>, NoFlamegraph> {
+    Err(absent())
+}
+
+fn absent() -> NoFlamegraph {
+    NoFlamegraph(
         "flame graphs are not built in: enable the feature `flamegraph` of streamgate-agent, \
          or ask for format=folded"
             .to_owned(),
-    ))
+    )
 }
 
 /// The picture as it is, since there is none.

@@ -30,12 +30,10 @@ pub(super) fn agent(plane: &Plane, request: &Request) -> Reply {
     let body = format!(
         "<h1>{service}{version}</h1>\n\
          <p>streamgate-agent {agent}, up {uptime}.</p>\n\
-         <p>CPU of the next 5 s: <a href=\"debug/flamegraph?seconds=5\">flame graph</a>, \
-         <a href=\"debug/pprof/profile?seconds=5\">pprof</a>, \
-         <a href=\"debug/flamegraph?seconds=5&amp;format=folded\">folded stacks</a>.</p>\n\
-         <table>\n<tr><th>Path<th>What it gives<th>Command\n{rows}</table>\n",
+         {forms}<table>\n<tr><th>Path<th>What it gives<th>Command\n{rows}</table>\n",
         service = Escaped(&plane.config.service),
         agent = env!("CARGO_PKG_VERSION"),
+        forms = forms("debug/pprof/profile"),
         uptime = uptime(plane.started.elapsed().as_secs()),
         rows = rows.concat(),
     );
@@ -63,13 +61,28 @@ pub(super) fn profiles(plane: &Plane) -> Reply {
     let rows: Vec<String> = served.chain(absent).collect();
     let body = format!(
         "<h1>Profiles</h1>\n\
-         <p>CPU of the next 5 s: <a href=\"profile?seconds=5\">pprof</a>, \
-         <a href=\"profile?seconds=5&amp;format=svg\">flame graph</a>, \
-         <a href=\"profile?seconds=5&amp;format=folded\">folded stacks</a>.</p>\n\
-         <table>\n<tr><th>Profile<th>What it gives\n{}</table>\n",
+         {}<table>\n<tr><th>Profile<th>What it gives\n{}</table>\n",
+        forms("profile"),
         rows.concat()
     );
     page(&plane.config.service, &body)
+}
+
+/// A link to the profile in each of its forms, with what opens it.
+fn forms(path: &str) -> String {
+    let rows = endpoints::FORMS.iter().map(|form| {
+        format!(
+            "<tr><td><a href=\"{path}?seconds=5&amp;format={word}\">{title}</a><td>{opens}\n",
+            word = form.word,
+            title = Escaped(form.title),
+            opens = Escaped(form.opens),
+        )
+    });
+    let rows: Vec<String> = rows.collect();
+    format!(
+        "<table>\n<tr><th>CPU of the next 5 s<th>What opens it\n{}</table>\n",
+        rows.concat()
+    )
 }
 
 fn line(row: &Endpoint, host: &str) -> String {

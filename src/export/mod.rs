@@ -11,15 +11,22 @@ use std::sync::{Arc, Mutex};
 use crate::assess::targets::TargetTable;
 use crate::store::sync::lock;
 
+mod bounded;
+pub(crate) mod difference;
+pub(crate) mod firefox;
+mod firefox_format;
 pub(crate) mod folded;
 pub(crate) mod guard;
 pub(crate) mod index;
+pub(crate) mod labels;
 pub(crate) mod negotiate;
 pub(crate) mod number;
 pub(crate) mod openmetrics;
 pub(crate) mod pprof;
 pub(crate) mod respond;
 mod samples;
+pub(crate) mod speedscope;
+mod summary;
 pub(crate) mod text;
 pub(crate) mod wire;
 

@@ -16,6 +16,9 @@ use crate::store::profile::{
     Accounting, CPU, Function, Label, Line, Location, Mapping, Profile, SAMPLES, Sample, THREAD,
 };
 
+#[path = "format_tests.rs"]
+mod formats;
+
 impl proto::Profile {
     fn text(&self, index: i64) -> &str {
         &self.string_table[usize::try_from(index).unwrap()]

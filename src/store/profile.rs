@@ -14,10 +14,6 @@ pub(crate) struct ValueType {
 }
 
 /// How often a stack was seen.
-#[cfg_attr(
-    not(any(test, feature = "profiling")),
-    expect(dead_code, reason = "only profiles have it")
-)]
 pub(crate) const SAMPLES: ValueType = ValueType {
     name: "samples",
     unit: "count",
@@ -71,6 +67,9 @@ pub(crate) struct Label {
     pub(crate) key: &'static str,
     pub(crate) value: Arc<str>,
 }
+
+/// What stands for code that has no name.
+pub(crate) const UNNAMED: &str = "[unnamed]";
 
 /// What stands for all that found no place.
 pub(crate) const OVERFLOW_NAME: &str = "[overflow]";
@@ -154,10 +153,6 @@ pub(crate) struct Accounting {
 
 impl Profile {
     /// The sum of one column.
-    #[cfg_attr(
-        not(any(test, feature = "flamegraph")),
-        expect(dead_code, reason = "only the picture needs it")
-    )]
     pub(crate) fn total(&self, column: usize) -> i64 {
         self.samples
             .iter()
@@ -176,12 +171,79 @@ impl Profile {
     /// Names of a sample's functions, innermost first.
     pub(crate) fn names<'a>(&'a self, sample: &'a Sample) -> impl Iterator<Item = &'a str> {
         let locations = sample.stack.iter();
-        let lines = locations
-            .filter_map(|location| self.locations.get(to_usize(*location)))
-            .flat_map(|location| &location.lines);
-        lines
-            .filter_map(|line| self.functions.get(to_usize(line.function)))
-            .map(|function| &*function.name)
+        let locations = locations.filter_map(|place| self.locations.get(to_usize(*place)));
+        let functions = locations.flat_map(|location| self.functions_at(location));
+        functions.map(|function| function.map_or(UNNAMED, |function| &*function.name))
+    }
+
+    /// The functions at a location, innermost first; a location without any keeps its place.
+    pub(crate) fn functions_at<'a>(
+        &'a self,
+        location: &'a Location,
+    ) -> impl DoubleEndedIterator<Item = Option<&'a Function>> {
+        let lines = location.lines.iter();
+        let named = lines.map(|line| self.functions.get(to_usize(line.function)));
+        let nameless = location.lines.is_empty().then_some(None);
+        named.chain(nameless)
+    }
+
+    /// The same profile with only the first, heaviest samples; the others are one sample under
+    /// `[overflow]`, so totals stay true.
+    pub(crate) fn folded_to(&self, samples: usize) -> Self {
+        let mut folded = self.clone();
+        let rest: Vec<Sample> = folded
+            .samples
+            .drain(samples.min(self.samples.len())..)
+            .collect();
+        if rest.is_empty() {
+            return folded;
+        }
+        let place = folded.add_mark(OVERFLOW_NAME);
+        let mut values = vec![0_i64; self.sample_types.len()];
+        for sample in &rest {
+            for (sum, value) in values.iter_mut().zip(&sample.values) {
+                *sum = sum.saturating_add(*value);
+            }
+        }
+        folded.samples.push(Sample {
+            stack: [place].into(),
+            values,
+            labels: Vec::new(),
+        });
+        let stacks = rest.len();
+        let comment =
+            format!("the {stacks} lightest stacks are one, {OVERFLOW_NAME}, to save room");
+        folded.comments.push(comment);
+        folded
+    }
+
+    /// Adds a location that stands for something without code, and returns its place.
+    pub(crate) fn add_mark(&mut self, name: &str) -> u32 {
+        let next = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
+        let function = next(self.functions.len());
+        self.functions.push(Function::named(name));
+        let place = next(self.locations.len());
+        self.locations.push(Location {
+            address: 0,
+            mapping: None,
+            lines: vec![Line { function, line: 0 }],
+        });
+        place
+    }
+
+    /// Whether any value is below zero, as only a difference can have it.
+    pub(crate) fn is_signed(&self) -> bool {
+        let mut values = self.samples.iter().flat_map(|sample| &sample.values);
+        values.any(|value| *value < 0)
+    }
+}
+
+impl Sample {
+    /// The value of a label.
+    pub(crate) fn label(&self, key: &str) -> Option<&Arc<str>> {
+        let mut labels = self.labels.iter();
+        let label = labels.find(|label| label.key == key)?;
+        Some(&label.value)
     }
 }
 

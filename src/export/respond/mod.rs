@@ -10,6 +10,7 @@ pub(crate) mod message;
 mod profile;
 mod query;
 mod scrape;
+mod shape;
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,7 +33,7 @@ use crate::store::Store;
 use actions::Actions;
 use bodies::{LargeBodies, Pages};
 pub use message::{Reply, Request};
-use profile::Format;
+use shape::Format;
 
 /// All that answers are made from.
 #[derive(Debug)]

@@ -1,65 +1,24 @@
-//! CPU profiles in their formats, and the small paths that Go's tools expect beside them.
+//! CPU profiles, and the small paths that Go's tools expect beside them.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plane;
 use super::message::{Reply, Request};
 use super::query::{Query, shown};
-use crate::catalog::endpoints::{self, PPROF, SVG, TEXT};
+use super::shape::{Format, Shape};
+use crate::catalog::endpoints::{self, TEXT};
 use crate::config::{self, SampleRate};
 use crate::error::Error;
 use crate::export::guard::{Reason, Refusal};
-use crate::export::{flamegraph, folded, pprof};
 use crate::store::demand::Outcome;
-use crate::store::profile::Profile;
 use crate::store::{CpuWish, Unavailable};
-
-/// How a profile is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    Pprof,
-    Folded,
-    Svg,
-}
-
-const FORMATS: [(&str, Format); 3] = [
-    ("pprof", Format::Pprof),
-    ("folded", Format::Folded),
-    ("svg", Format::Svg),
-];
-
-impl Format {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Pprof => "pprof",
-            Self::Folded => "folded",
-            Self::Svg => "svg",
-        }
-    }
-
-    const fn content_type(self) -> &'static str {
-        match self {
-            Self::Pprof => PPROF,
-            Self::Folded => TEXT,
-            Self::Svg => SVG,
-        }
-    }
-}
-
-/// Labels beyond those that every sample has, and whether they tell traces apart.
-const LABELS: [(&str, bool); 1] = [("span", true)];
 
 /// What a reader wants, checked.
 #[derive(Debug)]
 struct Ask {
     seconds: u64,
     rate: SampleRate,
-    format: Format,
-    /// Whether requests that are traced are told apart: they multiply the samples.
-    traces: bool,
+    shape: Shape,
 }
 
 impl Ask {
@@ -79,12 +38,10 @@ impl Ask {
         let hz = query.number("hz", &wide, config::HZ_DEFAULT.into())?;
         let refused = |error: Error| Refusal::new(400, Reason::Parameter, error.to_string());
         let rate = SampleRate::new(u32::try_from(hz).unwrap_or(0), &range).map_err(refused)?;
-        let format = query.word("format", &FORMATS, default)?;
         Ok(Self {
             seconds,
             rate,
-            format,
-            traces: query.word("labels", &LABELS, false)?,
+            shape: Shape::read(&query, default)?,
         })
     }
 }
@@ -103,21 +60,14 @@ pub(super) async fn cpu(
         return Err(Refusal::new(404, Reason::Absent, "profile plane is off"));
     }
     let ask = Ask::read(plane, request, default)?;
-    if ask.format == Format::Svg && !endpoints::FLAMEGRAPH {
-        let text = "built without feature \"flamegraph\"";
-        return Err(Refusal::new(501, Reason::Absent, text));
-    }
     if request.is_head() {
         // The length is known only after the work, which HEAD must not start.
-        return Ok(present(
-            ask.format,
-            Reply::new(200, ask.format.content_type(), Vec::new()),
-        )
-        .without_length());
+        return Ok(ask.shape.head(plane));
     }
+    let format = ask.shape.format.word();
     let running = plane
         .actions
-        .begin(request, ask.seconds, ask.rate.hz(), ask.format.word());
+        .begin(request, ask.seconds, ask.rate.hz(), format);
     let reply = answer(plane, &ask).await;
     match &reply {
         Ok(reply) => running.ended(reply.status, reply.body().len()),
@@ -132,7 +82,7 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
     let wish = CpuWish {
         rate: ask.rate,
         duration,
-        traces: ask.traces,
+        traces: ask.shape.tells_traces_apart(),
     };
     let demand = plane
         .store
@@ -150,69 +100,11 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
             return Err(unavailable(text));
         }
     };
-    let (bytes, policy) = encode(plane, &profile, ask.format)?;
-    drop(profile);
-    let body = plane.large.admit(bytes).ok_or_else(|| {
-        let text = format!("large answers at limit {}", config::LARGE_BODIES);
-        Refusal::new(503, Reason::LargeBodies, text).retry_after(config::WRITE_PROGRESS)
-    })?;
-    let reply = Reply::shared(200, ask.format.content_type(), Arc::new(body));
-    let reply = present(ask.format, reply);
-    Ok(match policy {
-        Some(policy) => reply.with("Content-Security-Policy", policy),
-        None => reply,
-    })
+    ask.shape.show(plane, &profile, None)
 }
 
-fn unavailable(text: String) -> Refusal {
+pub(super) fn unavailable(text: String) -> Refusal {
     Refusal::new(503, Reason::Unavailable, text).retry_after(Duration::from_secs(1))
-}
-
-/// The body, and for a page with a script the policy that lets this script run and no other.
-fn encode(
-    plane: &Plane,
-    profile: &Profile,
-    format: Format,
-) -> Result<(Vec<u8>, Option<String>), Refusal> {
-    match format {
-        Format::Pprof => Ok((pprof::encode(profile), None)),
-        Format::Folded => Ok((folded::encode(profile), None)),
-        Format::Svg => {
-            let title = format!("CPU of {}", plane.config.service);
-            let svg = flamegraph::encode(profile, &title)
-                .map_err(|error| unavailable(error.to_string()))?;
-            let (svg, policy) = guarded(&svg);
-            Ok((svg, Some(policy)))
-        }
-    }
-}
-
-/// Headers of a profile, as Go's server sends them. The pprof body is gzip without
-/// `Content-Encoding`: the file itself is compressed, and a client must not unpack it.
-fn present(format: Format, reply: Reply) -> Reply {
-    if format == Format::Pprof {
-        reply.with("Content-Disposition", "attachment; filename=\"profile\"")
-    } else {
-        reply
-    }
-}
-
-/// Lets the picture's own scripts run and nothing else: a name that broke out of its escape would
-/// not carry the nonce.
-fn guarded(svg: &[u8]) -> (Vec<u8>, String) {
-    let nonce = nonce();
-    let policy = format!(
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'nonce-{nonce}'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
-    (flamegraph::with_nonce(svg, &nonce), policy)
-}
-
-/// 128 bits that a client cannot know before it has the answer: SipHash under the random keys that
-/// the standard library draws from the system.
-fn nonce() -> String {
-    let half = || RandomState::new().build_hasher().finish();
-    format!("{:016x}{:016x}", half(), half())
 }
 
 /// Only the name of the program: arguments may hold secrets.

@@ -56,6 +56,12 @@ impl Query {
         })
     }
 
+    /// A text that is not empty, as it was given.
+    pub(crate) fn text(&self, name: &'static str) -> Result<Option<String>, Refusal> {
+        let given = |value: &str| (!value.is_empty()).then(|| Some(value.to_owned()));
+        self.one(name, "given once and not empty", None, given)
+    }
+
     fn one<T>(
         &self,
         name: &'static str,

@@ -212,13 +212,25 @@ fn a_profile_is_shown_in_each_format_with_the_headers_of_go() {
     let disposition = header(&pprof, "Content-Disposition");
     assert_eq!(disposition, Some("attachment; filename=\"profile\""));
 
+    for (format, name) in [
+        ("speedscope", "shop.speedscope.json"),
+        ("firefox", "shop.firefox-profile.json"),
+    ] {
+        let reply = ask(&served.plane, "GET", &format!("{path}&format={format}"));
+        assert_eq!(header(&reply, "Content-Type"), Some("application/json"));
+        let disposition = format!("attachment; filename=\"{name}\"");
+        assert_eq!(header(&reply, "Content-Disposition"), Some(&*disposition));
+        let file: serde_json::Value = serde_json::from_slice(reply.body()).unwrap();
+        assert!(file.is_object(), "{format}");
+    }
+
     let folded = ask(&served.plane, "GET", &format!("{path}&format=folded"));
     assert_eq!(text(&folded), "shop::work 30303030\n");
     assert_eq!(header(&folded, "Content-Disposition"), None);
 
     let about = ask(&served.plane, "GET", "/debug/agent");
     let about: serde_json::Value = serde_json::from_slice(about.body()).unwrap();
-    let action = &about["profile_requests"][1];
+    let action = &about["profile_requests"][3];
     assert_eq!(action["format"], "folded");
     assert_eq!(
         (&action["status"], &action["hz"]),
@@ -270,7 +282,7 @@ fn bad_parameters_get_exact_answers_and_start_nothing() {
         ("hz=4294967297", hz("4294967297")),
         (
             "format=xml",
-            "format must be pprof|folded|svg (got \"xml\")".to_owned(),
+            "format must be pprof|folded|svg|speedscope|firefox (got \"xml\")".to_owned(),
         ),
         (
             "seconds=1&debug=1",
@@ -533,15 +545,23 @@ fn the_index_shows_every_endpoint_and_loads_nothing() {
     for row in endpoints::ALL {
         assert!(page.contains(&format!(">{}</a>", row.path)), "{}", row.path);
     }
+    let list = ask(&plane, "GET", "/debug/pprof/");
+    for form in endpoints::FORMS {
+        let link = format!(
+            "profile?seconds=5&amp;format={}\">{}<",
+            form.word, form.title
+        );
+        assert!(page.contains(&format!("\"debug/pprof/{link}")), "{link}");
+        assert!(text(&list).contains(&format!("\"{link}")), "{link}");
+    }
     assert!(page.contains("<h1>a&lt;b&gt;&amp;&quot;c</h1>"));
     assert!(page.contains("<code>curl -s http://localhost:6060/metrics</code>"));
     assert!(!page.contains("src=") && !page.contains("<script"));
-    let outside = page.matches("http").count() - page.matches("http://localhost:6060/").count();
+    let outside = page.matches("://").count() - page.matches("http://localhost:6060/").count();
     assert_eq!(outside, 0, "an address elsewhere");
     let policy = header(&reply, "Content-Security-Policy").unwrap();
     assert!(policy.starts_with("default-src 'none'; style-src 'unsafe-inline';"));
 
-    let list = ask(&plane, "GET", "/debug/pprof/");
     for row in endpoints::ABSENT {
         assert!(text(&list).contains(row.path.rsplit('/').next().unwrap()));
     }

@@ -1,0 +1,69 @@
+//! A profile seen by its labels: the samples of one route only, or a root frame for each.
+
+use std::collections::HashMap;
+
+use crate::store::label::{METHOD, ROUTE};
+use crate::store::profile::{Profile, SAMPLES, Sample, THREAD};
+
+/// What stands at the root of every stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    Route,
+    Thread,
+}
+
+/// The samples whose label has a value. How much of the truth they are is not known: a thread's
+/// clock does not tell routes apart.
+pub(crate) fn only(profile: &Profile, key: &'static str, value: &str) -> Profile {
+    let mut shown = profile.clone();
+    shown
+        .samples
+        .retain(|sample| sample.label(key).is_some_and(|held| **held == *value));
+    let counted = shown.sample_types.iter().position(|held| *held == SAMPLES);
+    let of = |profile: &Profile| counted.map_or(0, |column| profile.total(column));
+    let (kept, all) = (of(&shown), of(profile));
+    shown.comments.push(format!(
+        "only samples with {key}={value}: {kept} of {all}; what is said of coverage and losses is of all"
+    ));
+    shown.accounting.recorded = u64::try_from(kept).unwrap_or(0);
+    shown.accounting.expected = None;
+    shown.accounting.coverage = None;
+    shown
+}
+
+/// The profile with a frame at the root of each stack that says whose it is.
+pub(crate) fn rooted(profile: &Profile, root: Root) -> Profile {
+    let mut shown = profile.clone();
+    let mut marks: HashMap<String, u32> = HashMap::new();
+    let mut samples = std::mem::take(&mut shown.samples);
+    for sample in &mut samples {
+        let name = root.name(sample);
+        let mark = match marks.get(&name) {
+            Some(mark) => *mark,
+            None => {
+                let mark = shown.add_mark(&name);
+                marks.insert(name, mark);
+                mark
+            }
+        };
+        sample.stack = sample.stack.iter().copied().chain([mark]).collect();
+    }
+    shown.samples = samples;
+    shown
+}
+
+impl Root {
+    fn name(self, sample: &Sample) -> String {
+        match self {
+            Self::Thread => match sample.label(THREAD) {
+                Some(thread) => format!("[{thread}]"),
+                None => "[no thread name]".to_owned(),
+            },
+            Self::Route => match (sample.label(METHOD), sample.label(ROUTE)) {
+                (Some(method), Some(route)) => format!("[{method} {route}]"),
+                (None, Some(route)) => format!("[{route}]"),
+                (_, None) => "[no route]".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! A profile in one line: how long, how often, how much of the truth.
+
+use crate::store::profile::Profile;
+
+pub(super) fn summary(profile: &Profile) -> String {
+    let accounting = &profile.accounting;
+    let coverage = accounting
+        .coverage
+        .map_or("not known".to_owned(), |share| format!("{share:.2}"));
+    let rate = if profile.period_type.unit == "nanoseconds" && profile.period > 0 {
+        // Rounded: the period of 99 Hz is not a whole number of nanoseconds.
+        let hertz = (1_000_000_000 + profile.period / 2) / profile.period;
+        format!("{hertz} Hz, ")
+    } else {
+        String::new()
+    };
+    format!(
+        "{:.1} s, {rate}{} samples, coverage {coverage}",
+        profile.duration.as_secs_f64(),
+        accounting.recorded
+    )
+}
