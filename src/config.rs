@@ -23,6 +23,17 @@ pub(crate) const HZ: RangeInclusive<u32> = 1..=250;
 pub(crate) const HZ_HIGH: RangeInclusive<u32> = 1..=999;
 /// 99 and not 100, so that sampling does not march in step with timers of round periods.
 pub(crate) const HZ_DEFAULT: u32 = 99;
+/// How far back the flight recorder reaches, and so the longest profile of the past.
+pub(crate) const RECORDED_SECONDS: u64 = 900;
+/// Samples per second of CPU time that the flight recorder takes; 0 turns it off.
+pub(crate) const RECORDER_HZ: RangeInclusive<u32> = 0..=99;
+/// A coarse picture of any minute, at a fifth of the cost of 99; half leaves 9 samples of a request
+/// that burns a second of CPU, double buys no finer answer to "what ran".
+pub(crate) const RECORDER_HZ_DEFAULT: u32 = 19;
+/// Share of the host's CPU time that sampling may cost before its rate is lowered; at most half.
+pub(crate) const PROFILING_BUDGET: f64 = 0.03;
+/// See [`PROFILING_BUDGET`].
+pub(crate) const PROFILING_BUDGET_MOST: f64 = 0.5;
 /// Readers that may wait for a profile at once.
 pub(crate) const PROFILE_READERS: usize = 8;
 /// Scrapes that may be in flight.
@@ -86,7 +97,7 @@ pub(crate) mod sampling {
     /// Bytes of distinct stacks.
     pub(crate) const STACK_BYTES: usize = 32 << 20;
     /// How far back profile buckets reach.
-    pub(crate) const RECORDER: Duration = Duration::from_secs(15 * 60);
+    pub(crate) const RECORDER: Duration = Duration::from_secs(super::RECORDED_SECONDS);
     /// Bytes of profile buckets.
     pub(crate) const RECORDER_BYTES: usize = 16 << 20;
     /// How long samples are gathered into one bucket.
@@ -103,6 +114,19 @@ pub(crate) mod sampling {
     pub(crate) const DEBUG_BYTES: u64 = 256 << 20;
     /// Coverage below which a profile says so in words.
     pub(crate) const COVERAGE: f64 = 0.97;
+    /// How long coverage is gathered before it becomes a metric.
+    pub(crate) const COVERAGE_WINDOW: Duration = Duration::from_secs(60);
+    /// Samples expected in that time below which chance says more than coverage.
+    pub(crate) const COVERAGE_SAMPLES: u64 = 100;
+    /// How long sampling must cost too much, or leave room, before its rate changes.
+    pub(crate) const BUDGET_WINDOW: Duration = Duration::from_secs(10);
+    /// CPU time, as a share of one core, that sampling may cost although its host is idle: watching
+    /// threads costs some at any rate.
+    pub(crate) const IDLE_COST: f64 = 0.005;
+    /// First pause after sampling could not be started; doubled each time up to the last.
+    pub(crate) const RETRY: Duration = Duration::from_millis(500);
+    /// See [`RETRY`].
+    pub(crate) const RETRY_LAST: Duration = Duration::from_secs(30);
 }
 
 /// Label sets that samples may carry, those of one process together.
@@ -146,6 +170,10 @@ pub(crate) struct Config {
     /// Names by which clients may call the listener beside its own address and `localhost`.
     pub(crate) hosts: Vec<String>,
     pub(crate) profiling: bool,
+    /// The flight recorder's rate; 0: off.
+    pub(crate) recorder: u32,
+    /// Share of the host's CPU time that sampling may cost.
+    pub(crate) profiling_budget: f64,
     pub(crate) series: usize,
     pub(crate) slow_query: Duration,
 }
@@ -161,6 +189,8 @@ impl Config {
             allow_insecure_remote: false,
             hosts: Vec::new(),
             profiling: true,
+            recorder: RECORDER_HZ_DEFAULT,
+            profiling_budget: PROFILING_BUDGET,
             series: SERIES,
             slow_query: SLOW_QUERY,
         }
@@ -169,8 +199,9 @@ impl Config {
     /// Checks what can be checked before anything starts.
     ///
     /// # Errors
-    /// Out of range for an empty or overlong service name or a bound of 0; refused for an address
-    /// beyond loopback that the host did not allow in so many words.
+    /// Out of range for an empty or overlong service name, a bound of 0, a recorder's rate or a
+    /// budget that cannot be; refused for an address beyond loopback that the host did not allow in
+    /// so many words.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.service.is_empty() || self.service.len() > 128 {
             return Err(Error::out_of_range(
@@ -181,6 +212,15 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.series) {
             return Err(Error::out_of_range("series", "1..=1000000", self.series));
+        }
+        if !RECORDER_HZ.contains(&self.recorder) {
+            let range = "0 (off) or 1..=99";
+            return Err(Error::out_of_range("recorder", range, self.recorder));
+        }
+        let budget = self.profiling_budget;
+        if !(budget > 0.0 && budget <= PROFILING_BUDGET_MOST) {
+            let range = format!("above 0 and at most {PROFILING_BUDGET_MOST}");
+            return Err(Error::out_of_range("profiling_budget", range, budget));
         }
         if let Some(address) = self.address
             && !address.ip().is_loopback()
@@ -221,12 +261,32 @@ impl SampleRate {
     pub(crate) fn hz(self) -> u32 {
         self.0.get()
     }
+}
 
-    #[cfg_attr(
-        not(feature = "profiling"),
-        expect(dead_code, reason = "nothing samples in this build")
-    )]
+#[cfg_attr(
+    not(feature = "profiling"),
+    expect(dead_code, reason = "nothing samples in this build")
+)]
+impl SampleRate {
+    /// The flight recorder's; `None`: it is off.
+    pub(crate) fn of_recorder(config: &Config) -> Option<Self> {
+        let rate = NonZeroU32::new(config.recorder).map(Self);
+        rate.filter(|_| config.profiling)
+    }
+
     pub(crate) fn period(self) -> Duration {
         Duration::from_secs(1) / self.0.get()
+    }
+
+    /// Half of the rate, but at least 1.
+    pub(crate) fn halved(self) -> Self {
+        Self(NonZeroU32::new(self.0.get() / 2).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// Twice the rate and one, since halving rounds down; `None` from the highest that anybody may
+    /// ask for.
+    pub(crate) fn doubled(self) -> Option<Self> {
+        let twice = self.0.saturating_add(self.0.get()).saturating_add(1);
+        (twice.get() < *HZ_HIGH.end()).then_some(Self(twice))
     }
 }

@@ -344,7 +344,10 @@ fn a_second_agent_is_told_why_it_must_wait_and_may_sample_afterwards() {
     let (first, second) = (agent(), agent());
     let taking = take(&first, 99, 2);
     let why = ask(&second, 99, 1).answer().unwrap_err();
-    assert!(why.contains("another agent of this process"), "{why}");
+    assert!(
+        why.contains("another agent of this process samples"),
+        "{why}"
+    );
     taking.profile();
     let taking = take(&second, 99, 2);
     let used = named("after", || burn(Duration::from_millis(500)))

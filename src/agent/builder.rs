@@ -72,9 +72,41 @@ impl Builder {
         self
     }
 
-    /// Whether CPU profiles may be taken; on by default. Nothing is sampled until someone asks.
+    /// Whether CPU profiles may be taken; on by default. Off, nothing is sampled at all.
     pub fn profiling(mut self, on: bool) -> Self {
         self.config.profiling = on;
+        self
+    }
+
+    /// Samples per second of CPU time that the flight recorder takes all the time, 1..=99 or 0 for
+    /// off; the default is 19.
+    ///
+    /// It keeps the last 15 minutes in at most 16 MiB of samples, so that a profile of the past is
+    /// there when somebody asks: `?ago=120&seconds=30`. Where it is off, profiles of the seconds to
+    /// come can still be taken.
+    ///
+    /// ```
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().recorder(49).start()?;
+    /// # drop(agent);
+    /// let error = Agent::builder("shop").no_listener().recorder(100).start().unwrap_err();
+    /// assert_eq!(error.to_string(), "recorder must be 0 (off) or 1..=99 (got \"100\")");
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    pub fn recorder(mut self, hz: u32) -> Self {
+        self.config.recorder = hz;
+        self
+    }
+
+    /// The share of the host's CPU time that sampling may cost, above 0 and at most 0.5; the default
+    /// is 0.03.
+    ///
+    /// When it costs more for 10 s, the rate is halved, down to 1 Hz, and doubled again when there is
+    /// room; profiles, `/metrics` and `/debug/agent` say so. Half a percent of one core is allowed in
+    /// any case: a share of an idle host is nothing.
+    pub fn profiling_budget(mut self, share: f64) -> Self {
+        self.config.profiling_budget = share;
         self
     }
 

@@ -78,7 +78,7 @@ fn turn(shared: &Shared, scheduled: &mut [Scheduled], judge_due: &mut Instant) {
 
 /// Starts the thread that samples, unwinds and symbolises.
 pub(super) fn profile(shared: &Shared) -> Result<(), Error> {
-    let mut collector = CpuCollector::new(Arc::clone(&shared.store));
+    let mut collector = CpuCollector::new(Arc::clone(&shared.store), &shared.config);
     let inside = shared.clone();
     threads::start("sg-profile", "profile", shared, move || {
         while !inside.stop.is_asked() {

@@ -193,8 +193,9 @@ pub(crate) static ALL: &[Endpoint] = &[
         Signal::Cpu,
         SVG,
         "seconds=1..=60 (30), hz=1..=250 (99), format=svg|folded|pprof|speedscope|firefox, \
-         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1",
-        "CPU flame graph of the next seconds.",
+         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1; of \
+         the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, 1..=900 s apart",
+        "CPU flame graph of the next seconds, or at once of past ones.",
         "curl -o flame.svg 'http://{host}/debug/flamegraph?seconds=5'",
     ),
     row(
@@ -212,8 +213,9 @@ pub(crate) static ALL: &[Endpoint] = &[
         Signal::Cpu,
         PPROF,
         "seconds=1..=60 (30), hz=1..=250 (99), format=pprof|folded|svg|speedscope|firefox, \
-         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1",
-        "CPU profile of the next seconds, for `go tool pprof`.",
+         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1; of \
+         the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, 1..=900 s apart",
+        "CPU profile of the next seconds, or at once of past ones, for `go tool pprof`.",
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
     ),
     row(
@@ -243,7 +245,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         Signal::Agent,
         JSON,
         "",
-        "The agent itself: limits, threads, losses, recent profile requests.",
+        "The agent itself: flight recorder, limits, losses, recent profile requests.",
         "curl -s http://{host}/debug/agent",
     ),
 ];

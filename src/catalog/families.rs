@@ -655,9 +655,46 @@ pub(crate) static AGENT_PROFILE_SAMPLES: Metric = Metric::counter(
 .signal(Signal::Agent);
 pub(crate) static AGENT_PROFILE_COVERAGE: Metric = Metric::gauge(
     "agent_profile_coverage_ratio",
-    "Sampled CPU time as a share of the CPU time that the process used, in the last profile.",
+    "Sampled CPU time as a share of the CPU time that the host used in the last minute; absent while \
+     that is too little to tell.",
 )
 .unit(Unit::Ratio)
+.labels(&["kind"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_PROFILE_EXPECTED: Metric = Metric::counter(
+    "agent_profile_expected_samples_total",
+    "Samples that the host's CPU time should have given at the rate of its moment.",
+)
+.labels(&["kind"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_PROFILE_LOST: Metric = Metric::counter(
+    "agent_profile_lost_samples_total",
+    "Samples that were due and could not be had, by cause.",
+)
+.labels(&["kind", "reason"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_PROFILE_TRUNCATED: Metric = Metric::counter(
+    "agent_profile_truncated_samples_total",
+    "Recorded samples whose stack was not followed to its end.",
+)
+.labels(&["kind"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_PROFILE_RATE: Metric = Metric::gauge(
+    "agent_profile_rate_hertz",
+    "Samples that are being taken per second of CPU time; absent while none are.",
+)
+.labels(&["kind"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_PROFILE_RATE_LIMIT: Metric = Metric::gauge(
+    "agent_profile_rate_limit_hertz",
+    "The rate above which sampling cost more than its budget; absent while any rate is allowed.",
+)
+.labels(&["kind"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_PROFILE_SLOWDOWNS: Metric = Metric::counter(
+    "agent_profile_slowdowns_total",
+    "Times that the sampling rate was halved because it cost more than its budget.",
+)
 .labels(&["kind"])
 .signal(Signal::Agent);
 pub(crate) static AGENT_SCRAPE_DURATION: Metric = Metric::histogram(
@@ -837,6 +874,12 @@ pub(crate) static ALL: &[&Metric] = &[
     &AGENT_PANICS,
     &AGENT_PROFILE_SAMPLES,
     &AGENT_PROFILE_COVERAGE,
+    &AGENT_PROFILE_EXPECTED,
+    &AGENT_PROFILE_LOST,
+    &AGENT_PROFILE_TRUNCATED,
+    &AGENT_PROFILE_RATE,
+    &AGENT_PROFILE_RATE_LIMIT,
+    &AGENT_PROFILE_SLOWDOWNS,
     &AGENT_SCRAPE_DURATION,
     &AGENT_SCRAPE_BYTES,
     &AGENT_SCRAPE_CONFLICTS,

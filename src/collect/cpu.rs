@@ -1,25 +1,34 @@
-//! Answers readers who wish for a CPU profile: runs a sampling engine while anybody does.
+//! Runs a sampling engine and cuts its samples into buckets: the flight recorder all the time, a
+//! higher rate while somebody waits for the seconds to come.
 //!
-//! Samples go to the store's windows in buckets; a reader's profile is cut from them, so any number
-//! of readers are served by one run. Absent on purpose: how samples are taken (an engine knows) and
-//! the thread this runs on (the agent has it).
+//! Samples go to the store's windows; every profile is added up from these buckets, so any number of
+//! readers are served by one run, and a reader of the past at once. Absent on purpose: how samples
+//! are taken (an engine knows) and the thread this runs on (the agent has it).
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cpu_answer::{AnswerMeters, Answers, Due};
+use super::cpu_answer::{Answers, Due};
 use super::cpu_engine::{self, Engine};
 use super::cpu_profile::Taken;
 use super::cpu_routes::RouteCpu;
-use crate::catalog::families;
-use crate::config::{SampleRate, sampling};
+use crate::config::{Config, SampleRate, sampling};
 use crate::store::label::{LabelSet, Mark};
-use crate::store::metrics::{Counter, Gauge, unix_nanos_now};
+use crate::store::metrics::unix_nanos_now;
+use crate::store::recorder::Recorder;
 use crate::store::sync::lock;
-use crate::store::windows::{Dropped, Span, Window};
-use crate::store::{CpuWish, Store, Unavailable};
+use crate::store::windows::{Span, Window};
+use crate::store::{CpuSpan, CpuWish, NoProfile, Store, Unavailable};
+
+#[path = "cpu_governor.rs"]
+mod governor;
+#[path = "cpu_meters.rs"]
+mod meters;
+
+use governor::{Governor, Reading};
+use meters::Meters;
 
 /// Takes samples of all threads' stacks while they use the CPU.
 pub(crate) trait CpuEngine: Send {
@@ -28,6 +37,17 @@ pub(crate) trait CpuEngine: Send {
     /// # Errors
     /// With a text for the reader when this process cannot be sampled.
     fn start(&mut self, rate: SampleRate) -> Result<(), Unavailable>;
+
+    /// Goes on at another rate. All that was sampled at the old one goes to the sink, nothing of the
+    /// new one does, so that a bucket can end in between.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start); the engine has stopped then.
+    fn retune(&mut self, rate: SampleRate, sink: &mut Sink<'_>) -> Result<(), Unavailable> {
+        self.drain(sink);
+        self.stop();
+        self.start(rate)
+    }
 
     /// Hands over what was sampled since the last time.
     fn drain(&mut self, sink: &mut Sink<'_>);
@@ -50,33 +70,52 @@ pub(crate) trait CpuEngine: Send {
     fn interval(&self) -> Duration;
 }
 
+/// CPU time as the engine's platform can tell it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Clocks {
+    /// Used by the process without the agent's threads, as far as they can be told apart.
+    pub(super) host: Option<Duration>,
+    /// Used by the threads that sample; `None` where it is not known, and then nobody governs.
+    pub(super) sampling: Option<Duration>,
+}
+
 /// Takes samples into the open bucket.
 #[derive(Debug)]
 pub(crate) struct Sink<'a> {
     store: &'a Store,
-    recorded: u64,
-    lost: u64,
-    by_set: HashMap<LabelSet, u64>,
+    taken: Drained,
+}
+
+/// What came of one drain.
+#[derive(Debug, Default)]
+pub(super) struct Drained {
+    pub(super) recorded: u64,
+    pub(super) truncated: u64,
+    pub(super) lost: Vec<(&'static str, u64)>,
+    pub(super) by_set: HashMap<LabelSet, u64>,
 }
 
 impl Sink<'_> {
     /// Takes samples of one stack: leaf first, the exact address of the leaf and one byte before
     /// the return address of each caller.
     pub(crate) fn sample(&mut self, stack: &[u64], thread: &str, mark: Mark, weight: u32) {
-        self.recorded += u64::from(weight);
-        *self.by_set.entry(mark.set).or_default() += u64::from(weight);
+        self.taken.recorded += u64::from(weight);
+        *self.taken.by_set.entry(mark.set).or_default() += u64::from(weight);
         lock(&self.store.samples.windows).add(stack, thread, mark, weight);
     }
 
     /// Notes that this many of the samples were deeper than is kept.
     pub(crate) fn truncated(&mut self, samples: u32) {
+        self.taken.truncated += u64::from(samples);
         lock(&self.store.samples.windows).truncate(u64::from(samples));
     }
 
     /// Notes samples that were due but could not be had.
     pub(crate) fn lost(&mut self, reason: &'static str, samples: u64) {
-        self.lost += samples;
-        lock(&self.store.samples.windows).lose(reason, samples);
+        if samples > 0 {
+            self.taken.lost.push((reason, samples));
+            lock(&self.store.samples.windows).lose(reason, samples);
+        }
     }
 }
 
@@ -84,8 +123,13 @@ impl Sink<'_> {
 pub(crate) struct CpuCollector {
     store: Arc<Store>,
     engine: Box<dyn CpuEngine>,
-    process_cpu: fn() -> Option<Duration>,
+    clocks: fn() -> Clocks,
+    /// The flight recorder's rate; `None`: it is off.
+    recorder: Option<SampleRate>,
+    governor: Governor,
     run: Option<Run>,
+    /// Why the engine does not run although it should.
+    obstacle: Option<Obstacle>,
     readers: Vec<Reader>,
     /// Readers whose windows are over and being named.
     answering: Vec<u64>,
@@ -98,33 +142,47 @@ pub(crate) struct CpuCollector {
 #[derive(Debug, Clone, Copy)]
 struct Run {
     rate: SampleRate,
+    /// The rate is lower than wished for.
+    slowed: bool,
     /// When the open bucket began.
     start: Instant,
     start_unix_nanos: u64,
     start_cpu: Option<Duration>,
     drained: Instant,
+    /// Samples of the open bucket.
+    recorded: u64,
 }
 
-/// A wish that is being fulfilled.
+/// The engine could not be started.
+#[derive(Debug)]
+struct Obstacle {
+    why: Unavailable,
+    /// When the flight recorder tries again.
+    until: Instant,
+    pause: Duration,
+}
+
+/// A wish for the seconds to come that is being fulfilled.
 #[derive(Debug, Clone, Copy)]
 struct Reader {
     id: u64,
-    wish: CpuWish,
+    rate: SampleRate,
+    duration: Duration,
+    traces: bool,
     start: Instant,
 }
 
 impl Reader {
     fn end(&self) -> Instant {
-        self.start + self.wish.duration
+        self.start + self.duration
     }
 }
 
-/// Between two looks at the wishes. A reader that leaves wakes the thread, but between a turn and
-/// the wait nobody hears it; then this is how late the engine stops. 50 ms cost 20 wake-ups per
-/// second, while profiling only.
-const TURN: Duration = Duration::from_millis(50);
-/// The same while nobody wishes for anything.
-const IDLE_TURN: Duration = Duration::from_millis(100);
+/// Between two looks at the clock when nothing is due: wishes end the wait, but readers that nobody
+/// answers have to be turned away in time.
+const TURN: Duration = Duration::from_millis(500);
+/// The same while a reader of the metrics waits.
+const SOON: Duration = Duration::from_millis(100);
 
 impl fmt::Debug for CpuCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,28 +195,34 @@ impl fmt::Debug for CpuCollector {
 }
 
 impl CpuCollector {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self::with_engine(store, Box::new(Engine::default()), cpu_engine::host_cpu)
+    pub(crate) fn new(store: Arc<Store>, config: &Config) -> Self {
+        Self::with_engine(
+            store,
+            config,
+            Box::new(Engine::default()),
+            cpu_engine::clocks,
+        )
     }
 
     pub(super) fn with_engine(
         store: Arc<Store>,
+        config: &Config,
         engine: Box<dyn CpuEngine>,
-        process_cpu: fn() -> Option<Duration>,
+        clocks: fn() -> Clocks,
     ) -> Self {
-        let meters = Meters::new(&store);
-        let answers = Answers::new(Arc::clone(&store), answer_meters(&store));
-        let route_cpu = RouteCpu::new(Arc::clone(&store));
         Self {
             answering: Vec::new(),
-            answers,
-            store,
+            answers: Answers::new(Arc::clone(&store)),
+            meters: Meters::new(&store),
             engine,
-            process_cpu,
+            clocks,
+            recorder: SampleRate::of_recorder(config),
+            governor: Governor::new(config.profiling_budget),
             run: None,
+            obstacle: None,
             readers: Vec::new(),
-            meters,
-            route_cpu,
+            route_cpu: RouteCpu::new(Arc::clone(&store)),
+            store,
         }
     }
 
@@ -171,63 +235,57 @@ impl CpuCollector {
         let is_open = |id| open.iter().any(|(open, _)| *open == id);
         self.readers.retain(|reader| is_open(reader.id));
         self.answering.retain(|id| is_open(*id));
-        let newcomers: Vec<Reader> = open
-            .iter()
-            .filter(|(id, _)| !self.knows(*id))
-            .map(|(id, wish)| Reader {
-                id: *id,
-                wish: *wish,
-                start: now,
-            })
-            .collect();
-        let (due, mut staying): (Vec<Reader>, Vec<Reader>) = self
+        let mut newcomers = Vec::new();
+        let mut past = Vec::new();
+        for (id, wish) in open.iter().filter(|(id, _)| !self.knows(*id)) {
+            match wish.span {
+                CpuSpan::Next { rate, duration } => newcomers.push(Reader {
+                    id: *id,
+                    rate,
+                    duration,
+                    traces: wish.traces,
+                    start: now,
+                }),
+                CpuSpan::Ago { .. } | CpuSpan::Between { .. } => past.push((*id, *wish)),
+            }
+        }
+        let (due, staying): (Vec<Reader>, Vec<Reader>) = self
             .readers
             .drain(..)
             .partition(|reader| reader.end() <= now);
-        let (due_now, new_now) = (!due.is_empty(), !newcomers.is_empty());
-        staying.extend(newcomers);
+        let came: Vec<u64> = newcomers.iter().map(|reader| reader.id).collect();
         self.readers = staying;
-        let rate = self.readers.iter().map(|reader| reader.wish.rate).max();
-        if let Some(run) = self.run {
-            let full = now.saturating_duration_since(run.start) >= sampling::BUCKET;
-            if due_now || new_now || full || rate != Some(run.rate) {
-                self.cut(now);
-            } else if now.saturating_duration_since(run.drained) >= self.engine.interval() {
-                self.drain(now);
+        self.readers.extend(newcomers);
+        let touched = past.iter().any(|(_, wish)| self.is_open_in(wish.span, now));
+        let edge = self.follow(now, !due.is_empty() || !came.is_empty() || touched);
+        for reader in &mut self.readers {
+            if came.contains(&reader.id) {
+                reader.start = edge;
             }
         }
-        let windows: Vec<Option<Window>> = {
-            let held = lock(&self.store.samples.windows);
-            let windows = due.iter();
-            let windows = windows.map(|reader| held.merge(reader.start, now, reader.wish.traces));
-            windows.collect()
-        };
-        self.tune(rate, now);
-        let taken = Taken {
-            engine: self.engine.name(),
-            leaves_out: self.engine.leaves_out(),
-        };
-        for (reader, window) in due.iter().zip(windows) {
-            self.answering.push(reader.id);
-            self.answers.begin(Due {
-                reader: reader.id,
-                window,
-                asked: reader.wish.duration,
-                taken,
+        for reader in due {
+            let window = lock(&self.store.samples.windows).merge(reader.start, edge, reader.traces);
+            let window = window.ok_or_else(|| {
+                let why = "no samples were gathered in this window: sampling stopped";
+                Unavailable(why.to_owned()).into()
             });
+            self.answer(reader.id, reader.duration, window);
+        }
+        for (id, wish) in past {
+            self.answer(id, wish.span.duration(), self.held(wish, now));
         }
         self.wait(now)
     }
 
     /// Stops sampling and turns away whoever waits.
     pub(crate) fn stop(&mut self) {
-        if self.run.take().is_some() {
-            self.engine.stop();
+        if self.run.is_some() {
+            self.halt();
         }
         self.readers.clear();
         for (id, _) in self.store.cpu.open() {
             let why = Unavailable("the agent is stopping".to_owned());
-            self.store.cpu.answer(id, Err(why));
+            self.store.cpu.answer(id, Err(why.into()));
         }
         self.answers.finish();
     }
@@ -236,176 +294,313 @@ impl CpuCollector {
         self.readers.iter().any(|reader| reader.id == id) || self.answering.contains(&id)
     }
 
-    /// Makes the engine run at a rate, or not at all.
-    fn tune(&mut self, rate: Option<SampleRate>, now: Instant) {
-        if self.run.map(|run| run.rate) == rate {
-            return;
+    fn answer(&mut self, reader: u64, asked: Duration, window: Result<Window, NoProfile>) {
+        match window {
+            Ok(window) => {
+                self.answering.push(reader);
+                self.answers.begin(Due {
+                    reader,
+                    window,
+                    taken: Taken {
+                        engine: self.engine.name(),
+                        leaves_out: self.engine.leaves_out(),
+                        budget: self.governor.share(),
+                        asked,
+                    },
+                });
+            }
+            Err(why) => self.store.cpu.answer(reader, Err(why)),
         }
-        if self.run.take().is_some() {
-            self.engine.stop();
+    }
+
+    /// The rate that is wished for now: the highest of all.
+    fn wished(&self, now: Instant) -> Option<SampleRate> {
+        let tries = self.run.is_some() || self.obstacle.as_ref().is_none_or(|it| it.until <= now);
+        let recorder = self.recorder.filter(|_| tries);
+        let readers = self.readers.iter().map(|reader| reader.rate);
+        readers.chain(recorder).max()
+    }
+
+    /// Makes the engine run as it is wished for and ends the bucket where it must end. Returns when
+    /// the open bucket began if it is a new one, else `now`.
+    fn follow(&mut self, now: Instant, cut: bool) -> Instant {
+        let wished = self.wished(now);
+        let rate = wished.map(|rate| self.governor.allowed(rate));
+        let slowed = rate != wished;
+        let edge = match (self.run, rate) {
+            (None, None) => return now,
+            (None, Some(rate)) => return self.begin(rate, slowed, now),
+            (Some(_), None) => {
+                self.cut(now, slowed);
+                self.halt();
+                return now;
+            }
+            (Some(run), Some(rate)) if rate != run.rate => self.retune(rate, slowed, now),
+            (Some(run), Some(_)) => {
+                let full = now.saturating_duration_since(run.start) >= sampling::BUCKET;
+                if cut || full {
+                    self.cut(now, slowed);
+                } else if now.saturating_duration_since(run.drained) >= self.engine.interval() {
+                    self.drain(now);
+                }
+                now
+            }
+        };
+        if self.readers.is_empty() && self.run.is_some() && self.engine.is_hijacked() {
+            let why = "another part of this program took the signal of the CPU samples";
+            self.cut(now, slowed);
+            self.halt();
+            self.refuse(Unavailable(why.to_owned()), now);
         }
-        let Some(rate) = rate else { return };
+        edge
+    }
+
+    fn begin(&mut self, rate: SampleRate, slowed: bool, now: Instant) -> Instant {
         let before = Instant::now();
         match self.engine.start(rate) {
             Ok(()) => {
+                self.obstacle = None;
                 // Starting may take a while, which is no reader's window.
                 let started = now + before.elapsed();
-                self.run = Some(Run::new(rate, started, self.process_cpu));
-                for reader in &mut self.readers {
-                    if reader.start == now {
-                        reader.start = started;
-                    }
-                }
+                self.governor.begin();
+                let cpu = (self.clocks)().host;
+                self.run = Some(Run::new(rate, slowed, started, cpu));
+                self.publish();
+                started
             }
             Err(why) => {
-                if let Some(meters) = &self.meters {
-                    meters.hijacked(self.engine.is_hijacked());
-                }
-                for reader in self.readers.drain(..) {
-                    self.store.cpu.answer(reader.id, Err(why.clone()));
-                }
+                self.refuse(why, now);
+                now
             }
         }
+    }
+
+    /// Ends sampling at one rate and goes on at another.
+    fn retune(&mut self, rate: SampleRate, slowed: bool, now: Instant) -> Instant {
+        let before = Instant::now();
+        let mut sink = Sink {
+            store: &self.store,
+            taken: Drained::default(),
+        };
+        let tuned = self.engine.retune(rate, &mut sink);
+        let taken = sink.taken;
+        let edge = now + before.elapsed();
+        self.took(&taken, edge);
+        let cpu = self.close(edge);
+        match tuned {
+            Ok(()) => self.run = Some(Run::new(rate, slowed, edge, cpu)),
+            Err(why) => {
+                self.run = None;
+                self.refuse(why, now);
+            }
+        }
+        self.publish();
+        edge
+    }
+
+    fn halt(&mut self) {
+        self.engine.stop();
+        self.run = None;
+        if let Some(meters) = &self.meters {
+            meters.rate(None);
+        }
+        self.publish();
+    }
+
+    /// Turns away all who wait for the seconds to come; the flight recorder tries again later, less
+    /// and less often.
+    fn refuse(&mut self, why: Unavailable, now: Instant) {
+        for reader in self.readers.drain(..) {
+            self.store.cpu.answer(reader.id, Err(why.clone().into()));
+        }
+        let pause = self.obstacle.take().map_or(sampling::RETRY, |it| {
+            (it.pause * 2).min(sampling::RETRY_LAST)
+        });
+        self.obstacle = Some(Obstacle {
+            why,
+            until: now + pause,
+            pause,
+        });
+        if let Some(meters) = &self.meters {
+            meters.hijacked(self.engine.is_hijacked());
+            meters.rate(None);
+        }
+        self.publish();
     }
 
     fn drain(&mut self, now: Instant) {
         let mut sink = Sink {
             store: &self.store,
-            recorded: 0,
-            lost: 0,
-            by_set: HashMap::new(),
+            taken: Drained::default(),
         };
         self.engine.drain(&mut sink);
-        let (recorded, lost) = (sink.recorded, sink.lost);
-        if let Some(run) = self.run {
-            self.route_cpu.add(&sink.by_set, run.rate.period());
-        }
+        let taken = sink.taken;
+        self.took(&taken, now);
+    }
+
+    fn took(&mut self, taken: &Drained, now: Instant) {
         if let Some(run) = &mut self.run {
+            self.route_cpu.add(&taken.by_set, run.rate.period());
             run.drained = now;
+            run.recorded += taken.recorded;
         }
         let (dropped, bytes) = {
             let windows = lock(&self.store.samples.windows);
             (windows.dropped(), windows.bytes())
         };
         if let Some(meters) = &mut self.meters {
-            meters.drained(recorded, lost, dropped);
+            meters.drained(taken, dropped);
             meters.hijacked(self.engine.is_hijacked());
             meters.memory(bytes + self.store.symbols.bytes());
         }
     }
 
-    /// Ends the open bucket at `now` and begins the next.
-    fn cut(&mut self, now: Instant) {
+    /// Ends the open bucket at `now`, with all that was sampled until then, and begins the next.
+    fn cut(&mut self, now: Instant, slowed: bool) {
         self.drain(now);
-        let Some(run) = self.run else { return };
-        let next = Run::new(run.rate, now, self.process_cpu);
-        let cpu = next.start_cpu.zip(run.start_cpu);
-        let span = Span {
+        let cpu = self.close(now);
+        if let Some(run) = self.run {
+            self.run = Some(Run::new(run.rate, slowed, now, cpu));
+        }
+        self.publish();
+    }
+
+    /// Ends the open bucket with what was drained; the host's CPU time at its end.
+    fn close(&mut self, now: Instant) -> Option<Duration> {
+        let run = self.run?;
+        let clocks = (self.clocks)();
+        let cpu = clocks.host.zip(run.start_cpu);
+        let cpu = cpu.map(|(now, before)| now.saturating_sub(before));
+        lock(&self.store.samples.windows).cut(Span {
             start: run.start,
             end: now,
             start_unix_nanos: run.start_unix_nanos,
             period: run.rate.period(),
-            cpu: cpu.map(|(now, before)| now.saturating_sub(before)),
+            cpu,
+            slowed: run.slowed,
+        });
+        let reading = clocks.sampling.zip(clocks.host);
+        let reading = reading.map(|(sampling, host)| Reading {
+            at: now,
+            sampling,
+            host,
+        });
+        let change = self.governor.read(reading, run.rate);
+        if let Some(meters) = &mut self.meters {
+            let length = now.saturating_duration_since(run.start);
+            meters.bucket(length, run.rate.period(), run.recorded, cpu);
+            meters.rate(Some(run.rate));
+            meters.governed(change, self.governor.ceiling());
+        }
+        clocks.host
+    }
+
+    /// Whether seconds that are over reach into the bucket that is open.
+    fn is_open_in(&self, span: CpuSpan, now: Instant) -> bool {
+        self.run.is_some_and(|run| match span {
+            CpuSpan::Ago { ago, duration } => run.start + ago < now + duration,
+            CpuSpan::Between { to, .. } => run.start_unix_nanos / NANOS_PER_MILLI < to,
+            CpuSpan::Next { .. } => false,
+        })
+    }
+
+    /// The samples that are held of seconds that are over.
+    fn held(&self, wish: CpuWish, now: Instant) -> Result<Window, NoProfile> {
+        let windows = lock(&self.store.samples.windows);
+        let window = match wish.span {
+            CpuSpan::Ago { ago, duration } => now
+                .checked_sub(ago)
+                .and_then(|from| windows.merge(from, from + duration, wish.traces)),
+            CpuSpan::Between { from, to } => {
+                let nanos = |millis: u64| millis.saturating_mul(NANOS_PER_MILLI);
+                windows.merge_unix(nanos(from), nanos(to), wish.traces)
+            }
+            CpuSpan::Next { .. } => None,
         };
-        lock(&self.store.samples.windows).cut(span);
-        self.run = Some(next);
+        let held = windows.held();
+        drop(windows);
+        window.ok_or_else(|| match (held, &self.obstacle) {
+            (Some(held), _) => {
+                // Inwards, so that what is shown here can be asked for.
+                let (from, to) = (
+                    held.from.div_ceil(NANOS_PER_MILLI),
+                    held.to / NANOS_PER_MILLI,
+                );
+                let seconds = Duration::from_millis(to.saturating_sub(from)).as_secs();
+                NoProfile {
+                    text: format!(
+                        "nothing is held of that span: the flight recorder holds {seconds} s, \
+                         from={from}&to={to} (Unix ms)"
+                    ),
+                    not_held: true,
+                }
+            }
+            (None, Some(obstacle)) => obstacle.why.clone().into(),
+            (None, None) if self.recorder.is_none() => {
+                let why = "the flight recorder is off and holds nothing of the past: ask without \
+                           ago, from and to for the seconds to come";
+                Unavailable(why.to_owned()).into()
+            }
+            (None, None) => {
+                let why = "the flight recorder holds nothing yet: ask again in a second";
+                Unavailable(why.to_owned()).into()
+            }
+        })
+    }
+
+    /// Says how things stand.
+    fn publish(&self) {
+        let windows = lock(&self.store.samples.windows);
+        let (held, bytes, buckets) = (windows.held(), windows.bytes(), windows.len());
+        drop(windows);
+        let why = self
+            .obstacle
+            .as_ref()
+            .map(|obstacle| obstacle.why.0.clone());
+        *lock(&self.store.recorder) = Recorder {
+            hz: self.run.map(|run| run.rate.hz()),
+            limit_hz: self.governor.ceiling().map(SampleRate::hz),
+            obstacle: why,
+            held,
+            bytes,
+            buckets,
+        };
     }
 
     fn wait(&self, now: Instant) -> Duration {
-        let Some(run) = self.run else {
-            return IDLE_TURN;
+        let due = match (&self.run, &self.obstacle) {
+            (Some(run), _) => {
+                Some((run.start + sampling::BUCKET).min(run.drained + self.engine.interval()))
+            }
+            (None, Some(obstacle)) => self.recorder.map(|_| obstacle.until),
+            (None, None) => None,
         };
+        let soon = (self.store.refresh.waiting() > 0).then_some(now + SOON);
         let ends = self.readers.iter().map(Reader::end);
-        let next = ends
-            .chain([
-                run.start + sampling::BUCKET,
-                run.drained + self.engine.interval(),
-            ])
-            .min();
+        let next = ends.chain(due).chain(soon).min();
         let left = next.map_or(TURN, |next| next.saturating_duration_since(now));
         left.min(TURN)
     }
 }
 
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
 impl Run {
-    fn new(rate: SampleRate, start: Instant, process_cpu: fn() -> Option<Duration>) -> Self {
+    fn new(rate: SampleRate, slowed: bool, start: Instant, start_cpu: Option<Duration>) -> Self {
         Self {
             rate,
+            slowed,
             start,
             start_unix_nanos: unix_nanos_now(),
-            start_cpu: process_cpu(),
+            start_cpu,
             drained: start,
+            recorded: 0,
         }
     }
 }
 
-/// The collector's own numbers; absent if the catalogue's rows do not fit, which a test excludes.
-#[derive(Debug)]
-struct Meters {
-    recorded: Counter,
-    lost: Counter,
-    folded: Counter,
-    crowded_out: Counter,
-    memory: Gauge,
-    hijacked: Gauge,
-    dropped: Dropped,
-}
-
-impl Meters {
-    fn new(store: &Store) -> Option<Self> {
-        let metrics = &store.metrics;
-        let samples = |result| {
-            metrics
-                .counter(&families::AGENT_PROFILE_SAMPLES, &["cpu", result])
-                .ok()
-        };
-        let dropped = |reason| {
-            metrics
-                .counter(&families::AGENT_DROPPED, &["cpu", reason])
-                .ok()
-        };
-        Some(Self {
-            recorded: samples("recorded")?,
-            lost: samples("lost")?,
-            folded: dropped("stack_table_full")?,
-            crowded_out: dropped("recorder_full")?,
-            memory: metrics.gauge(&families::AGENT_MEMORY, &["profile"]).ok()?,
-            hijacked: metrics.gauge(&families::AGENT_SIGNAL_HIJACKED, &[]).ok()?,
-            dropped: lock(&store.samples.windows).dropped(),
-        })
-    }
-
-    fn drained(&mut self, recorded: u64, lost: u64, dropped: Dropped) {
-        self.recorded.add(recorded);
-        self.lost.add(lost);
-        self.folded.add(dropped.folded - self.dropped.folded);
-        self.crowded_out.add(dropped.buckets - self.dropped.buckets);
-        self.dropped = dropped;
-    }
-
-    fn hijacked(&self, yes: bool) {
-        self.hijacked.set(f64::from(u8::from(yes)));
-    }
-
-    fn memory(&self, bytes: usize) {
-        // Bounded by limits far below the whole numbers that a float holds.
-        self.memory
-            .set(u32::try_from(bytes).map_or(f64::NAN, f64::from));
-    }
-}
-
-fn answer_meters(store: &Store) -> Option<AnswerMeters> {
-    let metrics = &store.metrics;
-    let coverage = metrics.gauge(&families::AGENT_PROFILE_COVERAGE, &["cpu"]);
-    let panics = metrics.counter(&families::AGENT_PANICS, &["symbols"]);
-    Some(AnswerMeters {
-        coverage: coverage.ok()?,
-        panics: panics.ok()?,
-    })
-}
-
-/// Sampling signals of this process since its first CPU profile: fired, recorded, lost; `None` before
-/// it, and where the engine does not count them.
+/// Sampling signals of this process since sampling began: fired, recorded, lost; `None` before it,
+/// and where the engine does not count them.
 pub(crate) fn signals() -> Option<[u64; 3]> {
     cpu_engine::signals()
 }

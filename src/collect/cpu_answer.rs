@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::cpu_profile::{self, Taken};
 use super::symbols::{Patience, Symbolised, Symboliser};
+use crate::catalog::families;
 use crate::config;
-use crate::store::metrics::{Counter, Gauge};
+use crate::store::Store;
+use crate::store::metrics::Counter;
 use crate::store::sync::lock;
 use crate::store::windows::Window;
-use crate::store::{Store, Unavailable};
 
 /// What answers need beside their windows.
 #[derive(Debug)]
@@ -22,14 +23,7 @@ struct Desk {
     store: Arc<Store>,
     /// Locked while a window is named, so that only one module's symbols are in memory.
     symboliser: Mutex<Symboliser>,
-    meters: Option<AnswerMeters>,
-}
-
-/// Numbers that answering changes.
-#[derive(Debug)]
-pub(super) struct AnswerMeters {
-    pub(super) coverage: Gauge,
-    pub(super) panics: Counter,
+    panics: Option<Counter>,
 }
 
 /// Answers under way.
@@ -43,17 +37,17 @@ pub(super) struct Answers {
 #[derive(Debug)]
 pub(super) struct Due {
     pub(super) reader: u64,
-    pub(super) window: Option<Window>,
-    pub(super) asked: Duration,
+    pub(super) window: Window,
     pub(super) taken: Taken,
 }
 
 impl Answers {
-    pub(super) fn new(store: Arc<Store>, meters: Option<AnswerMeters>) -> Self {
+    pub(super) fn new(store: Arc<Store>) -> Self {
+        let panics = store.metrics.counter(&families::AGENT_PANICS, &["symbols"]);
         let desk = Desk {
             store,
             symboliser: Mutex::default(),
-            meters,
+            panics: panics.ok(),
         };
         Self {
             desk: Arc::new(desk),
@@ -87,15 +81,10 @@ impl Answers {
 
 impl Desk {
     fn answer(&self, due: &Due) {
-        let Some(window) = &due.window else {
-            let why = "no samples were gathered in this window: sampling stopped".to_owned();
-            self.store.cpu.answer(due.reader, Err(Unavailable(why)));
-            return;
-        };
-        let addresses = cpu_profile::addresses(window);
+        let addresses = cpu_profile::addresses(&due.window);
         let open = || self.store.cpu.open();
         let patience = Patience {
-            deadline: Instant::now() + patience(due.asked),
+            deadline: Instant::now() + patience(due.taken.asked),
             wanted: &|| open().iter().any(|(open, _)| *open == due.reader),
         };
         // Files may be damaged in ways that their readers did not foresee.
@@ -104,21 +93,15 @@ impl Desk {
             symboliser.symbolise(&addresses, &self.store.symbols, &patience)
         }));
         let symbolised = symbolised.unwrap_or_else(|_| {
-            if let Some(meters) = &self.meters {
-                meters.panics.inc();
+            if let Some(panics) = &self.panics {
+                panics.inc();
             }
             Symbolised::raw(
                 &addresses,
                 "no names: reading the symbols failed unexpectedly",
             )
         });
-        let profile = cpu_profile::profile(window, symbolised, due.taken);
-        if let Some(meters) = &self.meters {
-            match profile.accounting.coverage {
-                Some(coverage) => meters.coverage.set(coverage),
-                None => meters.coverage.clear(),
-            }
-        }
+        let profile = cpu_profile::profile(&due.window, symbolised, due.taken);
         self.store.cpu.answer(due.reader, Ok(Arc::new(profile)));
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::Config;
 use crate::store::{Store, Unavailable};
 
 /// Turns readers away.
@@ -15,7 +16,7 @@ pub(crate) struct CpuCollector {
 const IDLE_TURN: Duration = Duration::from_millis(100);
 
 impl CpuCollector {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, _config: &Config) -> Self {
         Self { store }
     }
 
@@ -35,7 +36,9 @@ impl CpuCollector {
 
     fn refuse(&self, why: &str) {
         for (id, _) in self.store.cpu.open() {
-            self.store.cpu.answer(id, Err(Unavailable(why.to_owned())));
+            self.store
+                .cpu
+                .answer(id, Err(Unavailable(why.to_owned()).into()));
         }
     }
 }

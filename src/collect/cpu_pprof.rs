@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 
-use super::cpu::{CpuEngine, Sink};
+use super::cpu::{Clocks, CpuEngine, Sink};
 use super::modules::modules;
 use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
@@ -70,7 +70,7 @@ impl CpuEngine for Engine {
                         self.hand_over(&frames, &thread, *count, sink);
                     }
                 }
-                Err(_) => sink.lost("the sampler's buffer could not be read", 1),
+                Err(_) => sink.lost("buffer_unreadable", 1),
             }
         } else {
             self.guard = restarted(rate, sink);
@@ -99,10 +99,8 @@ impl Engine {
     fn hand_over(&mut self, frames: &[u64], thread: &str, count: isize, sink: &mut Sink<'_>) {
         let weight = u32::try_from(count).unwrap_or(0);
         let Some(interrupted) = self.trampoline.below(frames) else {
-            sink.lost(
-                "the unwinder did not get past the signal handler",
-                u64::from(weight),
-            );
+            // The unwinder did not get past the signal handler.
+            sink.lost("handler_opaque", u64::from(weight));
             return;
         };
         let mut exact = true;
@@ -130,7 +128,7 @@ fn guard(rate: SampleRate) -> Result<ProfilerGuard<'static>, Unavailable> {
 fn restarted(rate: SampleRate, sink: &mut Sink<'_>) -> Option<ProfilerGuard<'static>> {
     let guard = guard(rate).ok();
     if guard.is_none() {
-        sink.lost("the sampler did not start again", 1);
+        sink.lost("not_restarted", 1);
     }
     guard
 }
@@ -219,8 +217,16 @@ fn code(address: u64) -> Option<Vec<u8>> {
 /// that std supports, whatever the kernel's own rate is.
 const TICKS: u64 = 100;
 
+/// The process's CPU time with the agent's own, which this engine samples like all the rest.
+pub(super) fn clocks() -> Clocks {
+    Clocks {
+        host: process_cpu(),
+        sampling: None,
+    }
+}
+
 /// CPU time of all threads of this process, ended ones included, in steps of 10 ms.
-pub(super) fn host_cpu() -> Option<Duration> {
+fn process_cpu() -> Option<Duration> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     // The program's name may hold anything, spaces and brackets too; it ends at the last bracket.
     let (_, fields) = stat.rsplit_once(')')?;

@@ -35,6 +35,10 @@ pub(super) fn addresses(window: &Window) -> Vec<u64> {
 pub(super) struct Taken {
     pub(super) engine: &'static str,
     pub(super) leaves_out: Option<&'static str>,
+    /// The share of the host's CPU time that sampling may cost.
+    pub(super) budget: f64,
+    /// The length that the reader asked for.
+    pub(super) asked: Duration,
 }
 
 /// The profile of a window.
@@ -164,6 +168,9 @@ fn account(window: &Window) -> Accounting {
     }
 }
 
+/// A span is met to a bucket at each end.
+const WHOLE: Duration = sampling::BUCKET.saturating_mul(2);
+
 /// A sample more or less at either end of a window is no gap.
 const NOISE: u64 = 2;
 
@@ -189,11 +196,26 @@ fn comments(window: &Window, accounting: &Accounting, taken: Taken) -> Vec<Strin
             ),
         },
     ];
+    if window.duration + WHOLE < taken.asked {
+        out.push(format!(
+            "of the {} s asked for {:.0} s are held",
+            taken.asked.as_secs(),
+            window.duration.as_secs_f64()
+        ));
+    }
     if fast != slow {
         out.push(format!(
             "the rate changed within the window ({:.0} and {:.0} Hz): read nanoseconds, not samples",
             hertz(slow),
             hertz(fast)
+        ));
+    }
+    if !window.slowed.is_zero() {
+        out.push(format!(
+            "the rate was lower than wished for during {:.0} s: sampling cost more than {} % of the \
+             host's CPU time",
+            window.slowed.as_secs_f64(),
+            100.0 * taken.budget
         ));
     }
     let missing = accounting

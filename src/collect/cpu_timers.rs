@@ -6,16 +6,16 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use super::cpu::{CpuEngine, Sink};
+use super::cpu::{Clocks, CpuEngine, Sink};
 use super::cpu_threads::{self, Watcher};
 use super::sys::sampling::records::trimmed;
 use super::sys::sampling::sampler::Sampler;
 use super::sys::sampling::{signal, timer};
 use super::unwind::{End, Unwinder};
-use crate::config::SampleRate;
+use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
 use crate::store::stacks::TRUNCATED;
 
@@ -27,10 +27,18 @@ const SLOTS_BASE: usize = 256;
 const SLOTS_PER_CORE: usize = 32;
 const SLOTS_MOST: usize = 2048;
 
-/// Between two drains.
+/// Between two drains, at least.
 const DRAIN: Duration = Duration::from_millis(20);
+/// The part of the slots that may fill between two drains: what is left bears a drain that is late
+/// three times over, on a machine where all cores are busy.
+const SLOTS_PART: usize = 4;
 /// How long a stop waits for handlers under way; their slots stay mapped in any case.
 const HANDLERS: Duration = Duration::from_millis(200);
+/// The same for a change of rate: a handler takes microseconds unless its thread lost its core.
+const HANDLERS_SOON: Duration = Duration::from_millis(2);
+
+/// The threads whose CPU time sampling costs.
+const SAMPLING_THREADS: [&[u8]; 2] = [b"sg-profile", b"sg-watch"];
 
 #[derive(Default)]
 pub(super) struct Engine {
@@ -43,6 +51,7 @@ struct Running {
     sampler: &'static Sampler,
     watcher: Watcher,
     lost: Lost,
+    rate: SampleRate,
 }
 
 /// The loss counters at the last drain.
@@ -78,8 +87,8 @@ impl CpuEngine for Engine {
     fn start(&mut self, rate: SampleRate) -> Result<(), Unavailable> {
         if TAKEN.swap(true, Ordering::AcqRel) {
             return Err(Unavailable(
-                "another agent of this process is taking a CPU profile; there is one signal for all, \
-                 so ask again when it is done"
+                "another agent of this process samples its CPU time, and there is one signal for all: \
+                 ask that agent, or start it with recorder(0) and ask again when its readers are done"
                     .to_owned(),
             ));
         }
@@ -93,6 +102,30 @@ impl CpuEngine for Engine {
                 Err(why)
             }
         }
+    }
+
+    /// Sampling is off for the moment in which the slots are emptied, so that no sample of one rate
+    /// is counted at the other.
+    fn retune(&mut self, rate: SampleRate, sink: &mut Sink<'_>) -> Result<(), Unavailable> {
+        let Some(running) = &mut self.running else {
+            return self.start(rate);
+        };
+        if running.watcher.is_hijacked() || !signal::is_ours(running.sampler.signal) {
+            let why = hijacked(running.sampler);
+            self.drain(sink);
+            self.stop();
+            return Err(why);
+        }
+        let sampler = running.sampler;
+        running.rate = rate;
+        cpu_threads::disarm(sampler);
+        sampler.set_period(Duration::ZERO);
+        wait_for_handlers(sampler, HANDLERS_SOON);
+        self.drain(sink);
+        sampler.set_period(rate.period());
+        fence(Ordering::SeqCst);
+        cpu_threads::arm(sampler);
+        Ok(())
     }
 
     fn drain(&mut self, sink: &mut Sink<'_>) {
@@ -127,11 +160,7 @@ impl CpuEngine for Engine {
         sampler.set_period(Duration::ZERO);
         drop(watcher);
         cpu_threads::disarm(sampler);
-        let until = Instant::now() + HANDLERS;
-        while sampler.handlers_running() > 0 && Instant::now() < until {
-            std::thread::yield_now();
-        }
-        if sampler.handlers_running() == 0 {
+        if wait_for_handlers(sampler, HANDLERS) {
             cpu_threads::release(sampler);
         }
         sampler.arena.drain(|_, _| {});
@@ -154,8 +183,37 @@ impl CpuEngine for Engine {
     }
 
     fn interval(&self) -> Duration {
-        DRAIN
+        let Some(running) = &self.running else {
+            return sampling::BUCKET;
+        };
+        let cores = cores();
+        let part = u64::try_from(slots(cores) / SLOTS_PART).unwrap_or(u64::MAX);
+        // Each core gives at most one sample per period; on most kernels ticks make it fewer.
+        let per_second = u64::from(running.rate.hz()) * u64::try_from(cores).unwrap_or(u64::MAX);
+        Duration::from_millis(1000 * part / per_second.max(1)).clamp(DRAIN, sampling::BUCKET)
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn slots(cores: usize) -> usize {
+    (SLOTS_BASE + SLOTS_PER_CORE * cores).min(SLOTS_MOST)
+}
+
+/// Waits until no handler is under way; says whether that is so.
+fn wait_for_handlers(sampler: &Sampler, patience: Duration) -> bool {
+    // What was turned off before is seen by every handler that is not counted yet.
+    fence(Ordering::SeqCst);
+    let until = Instant::now() + patience;
+    while sampler.handlers_running() > 0 {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
 }
 
 impl Drop for Engine {
@@ -168,19 +226,11 @@ fn begin(rate: SampleRate) -> Result<Running, Unavailable> {
     let refused = |why: io::Error| Unavailable(format!("CPU timers cannot be used: {why}"));
     let sampler = match Sampler::get() {
         Some(sampler) if signal::is_ours(sampler.signal) => sampler,
-        Some(sampler) => {
-            return Err(Unavailable(format!(
-                "another part of this program took signal {}, which carried the agent's CPU samples; \
-                 CPU profiles stay off until the process is started again",
-                sampler.signal
-            )));
-        }
+        Some(sampler) => return Err(hijacked(sampler)),
         None => {
             let signal = free_signal()?;
             signal::install(signal).map_err(refused)?;
-            let cores = std::thread::available_parallelism().map_or(1, usize::from);
-            let slots = (SLOTS_BASE + SLOTS_PER_CORE * cores).min(SLOTS_MOST);
-            Sampler::install(slots, signal).map_err(refused)?
+            Sampler::install(slots(cores()), signal).map_err(refused)?
         }
     };
     sampler.set_period(rate.period());
@@ -190,6 +240,7 @@ fn begin(rate: SampleRate) -> Result<Running, Unavailable> {
             sampler,
             watcher,
             lost: Lost::now(sampler),
+            rate,
         }),
         Err(error) => {
             sampler.set_period(Duration::ZERO);
@@ -197,6 +248,14 @@ fn begin(rate: SampleRate) -> Result<Running, Unavailable> {
             Err(refused(error))
         }
     }
+}
+
+fn hijacked(sampler: &Sampler) -> Unavailable {
+    Unavailable(format!(
+        "another part of this program took signal {}, which carried the agent's CPU samples; CPU \
+         profiles stay off until the process is started again",
+        sampler.signal
+    ))
 }
 
 /// How often, and how far apart, to look for a signal that no thread blocks: a thread that is just
@@ -238,12 +297,25 @@ pub(super) fn signals() -> Option<[u64; 3]> {
 }
 
 /// CPU time of the process without the agent's own threads, which are not sampled.
-pub(super) fn host_cpu() -> Option<Duration> {
-    let process = timer::process_cpu()?;
+pub(super) fn clocks() -> Clocks {
+    let process = timer::process_cpu();
     let Some(sampler) = Sampler::get() else {
-        return Some(process);
+        return Clocks {
+            host: process,
+            sampling: None,
+        };
     };
-    let ended = Duration::from_nanos(sampler.ended_nanos.load(Ordering::Relaxed));
-    let agents: Duration = sampler.records.exempt().map(cpu_threads::exempt_cpu).sum();
-    Some(process.saturating_sub(ended + agents))
+    let mut agents = Duration::from_nanos(sampler.ended_nanos.load(Ordering::Relaxed));
+    let mut sampling = Duration::ZERO;
+    for record in sampler.records.exempt() {
+        let used = cpu_threads::exempt_cpu(record);
+        agents += used;
+        if SAMPLING_THREADS.contains(&trimmed(&record.name())) {
+            sampling += used;
+        }
+    }
+    Clocks {
+        host: process.map(|process| process.saturating_sub(agents)),
+        sampling: Some(sampling),
+    }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Board<W, A> {
 struct State<W, A> {
     next_id: u64,
     places: Vec<Place<W, A>>,
+    /// Wishes came or went since whoever waits last woke, who may have looked before.
+    news: bool,
 }
 
 struct Place<W, A> {
@@ -60,6 +62,7 @@ impl<W: Clone, A: Clone> Board<W, A> {
         let state = State {
             next_id: 0,
             places: Vec::new(),
+            news: false,
         };
         Self {
             state: Mutex::new(state),
@@ -86,6 +89,7 @@ impl<W: Clone, A: Clone> Board<W, A> {
             answer: None,
             waker: None,
         });
+        state.news = true;
         drop(state);
         self.changed.notify_all();
         Ok(Demand {
@@ -116,18 +120,20 @@ impl<W: Clone, A: Clone> Board<W, A> {
         self.finish(|place| place.deadline <= now, &Outcome::Expired);
     }
 
-    /// Waits until wishes come or go, or `timeout` has passed.
+    /// Waits until wishes come or go, or `timeout` has passed; returns at once if they did since the
+    /// last time. One thread waits.
     pub(crate) fn wait(&self, timeout: Duration) {
         let state = lock(&self.state);
-        drop(
-            self.changed
-                .wait_timeout(state, timeout)
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let waited = self
+            .changed
+            .wait_timeout_while(state, timeout, |state| !state.news);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.news = false;
     }
 
-    /// Wakes whoever is in [`wait`](Self::wait).
+    /// Wakes whoever is in [`wait`](Self::wait), or will be next.
     pub(crate) fn nudge(&self) {
+        lock(&self.state).news = true;
         self.changed.notify_all();
     }
 
@@ -185,6 +191,7 @@ impl<W, A> Drop for Demand<W, A> {
     fn drop(&mut self) {
         let mut state = lock(&self.board.state);
         state.places.retain(|place| place.id != self.id);
+        state.news = true;
         drop(state);
         self.board.changed.notify_all();
     }
@@ -225,6 +232,19 @@ mod tests {
         assert_eq!(poll(&mut second), Poll::Ready(Outcome::Answered(20)));
         assert_eq!(poll(&mut first), Poll::Ready(Outcome::Answered(10)));
         assert!(board.open().is_empty());
+    }
+
+    #[test]
+    fn what_came_or_went_before_the_wait_ends_it_at_once() {
+        let board: Arc<Board<u8, u8>> = Arc::new(Board::new(1));
+        let long = Duration::from_secs(600);
+        let demand = board.ask(1, later()).unwrap();
+        board.wait(long);
+        drop(demand);
+        board.wait(long);
+        board.nudge();
+        board.wait(long);
+        assert!(!lock(&board.state).news, "told once");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub(crate) mod foreign;
 pub(crate) mod label;
 pub(crate) mod metrics;
 pub(crate) mod profile;
+pub(crate) mod recorder;
 #[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
 pub(crate) mod samples;
 #[cfg(feature = "profiling")]
@@ -22,7 +23,7 @@ pub(crate) mod sync;
 #[cfg(feature = "profiling")]
 pub(crate) mod windows;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::config::{self, SampleRate};
@@ -31,20 +32,60 @@ use demand::Board;
 use foreign::Foreign;
 use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
+use recorder::Recorder;
 use samples::Samples;
 use symbols::Symbols;
 
-/// A reader's wish for a CPU profile of the seconds to come.
+/// A reader's wish for a CPU profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CpuWish {
-    pub(crate) rate: SampleRate,
-    pub(crate) duration: Duration,
+    pub(crate) span: CpuSpan,
     /// Whether requests that are traced are told apart.
     pub(crate) traces: bool,
 }
 
+/// Which seconds a profile is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CpuSpan {
+    /// Those to come, sampled at this rate or a higher one.
+    Next {
+        rate: SampleRate,
+        duration: Duration,
+    },
+    /// Some that began this long before the wish.
+    Ago { ago: Duration, duration: Duration },
+    /// Those between two moments of wall time, in milliseconds since 1970.
+    Between { from: u64, to: u64 },
+}
+
+impl CpuSpan {
+    pub(crate) fn duration(self) -> Duration {
+        match self {
+            Self::Next { duration, .. } | Self::Ago { duration, .. } => duration,
+            Self::Between { from, to } => Duration::from_millis(to.saturating_sub(from)),
+        }
+    }
+}
+
 /// The symbolised profile, or why there is none.
-pub(crate) type CpuAnswer = Result<Arc<Profile>, Unavailable>;
+pub(crate) type CpuAnswer = Result<Arc<Profile>, NoProfile>;
+
+/// Why there is no profile; the text is for the person who asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoProfile {
+    pub(crate) text: String,
+    /// Samples are held, but none of the seconds that were asked for.
+    pub(crate) not_held: bool,
+}
+
+impl From<Unavailable> for NoProfile {
+    fn from(Unavailable(text): Unavailable) -> Self {
+        Self {
+            text,
+            not_held: false,
+        }
+    }
+}
 
 /// Why a signal cannot be had; the text is for the person who asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +108,8 @@ pub(crate) struct Store {
         expect(dead_code, reason = "nothing samples in this build")
     )]
     pub(crate) samples: Samples,
+    /// What the flight recorder says of itself.
+    pub(crate) recorder: Mutex<Recorder>,
     /// Names and lines of addresses seen in profiles.
     pub(crate) symbols: Symbols,
 }
@@ -84,6 +127,7 @@ impl Store {
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
+            recorder: Mutex::default(),
             symbols: Symbols::new(config::SYMBOL_BYTES),
         }
     }

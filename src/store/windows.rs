@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::label::{LabelSet, Mark, Trace};
 use super::profile::to_usize;
+use super::recorder::HeldSpan;
 use super::stacks::{self, Interned, Limits, OVERFLOWED};
 
 /// How much the recorder may hold.
@@ -65,6 +66,19 @@ pub(crate) struct Span {
     pub(crate) period: Duration,
     /// CPU time that the process used; `None`: not known.
     pub(crate) cpu: Option<Duration>,
+    /// The rate was lower than wished for, because sampling cost too much.
+    pub(crate) slowed: bool,
+}
+
+impl Span {
+    fn duration(&self) -> Duration {
+        self.end.saturating_duration_since(self.start)
+    }
+
+    fn end_unix_nanos(&self) -> u64 {
+        let length = whole_nanos(self.duration());
+        self.start_unix_nanos.saturating_add(length)
+    }
 }
 
 #[derive(Debug)]
@@ -121,6 +135,8 @@ pub(crate) struct Window {
     pub(crate) expected: Option<u64>,
     pub(crate) lost: BTreeMap<&'static str, u64>,
     pub(crate) truncated: u64,
+    /// How long the rate was lower than wished for.
+    pub(crate) slowed: Duration,
 }
 
 /// One distinct stack of one thread under one mark.
@@ -219,11 +235,49 @@ impl Windows {
         }
     }
 
-    /// Adds up the buckets that start in a span; `None` if there are none. `traces` keeps requests
-    /// that are traced apart.
+    /// Adds up the buckets whose middle lies in a span, or the one around the span's own middle if it
+    /// is shorter than a bucket; `None` if there are none. `traces` keeps requests that are traced
+    /// apart.
     pub(crate) fn merge(&self, from: Instant, to: Instant, traces: bool) -> Option<Window> {
+        let middle = from + to.saturating_duration_since(from) / 2;
+        let inside = |span: &Span| (from..to).contains(&(span.start + span.duration() / 2));
+        self.sum(traces, inside)
+            .or_else(|| self.sum(traces, |span| (span.start..span.end).contains(&middle)))
+    }
+
+    /// The same between two moments of wall time, in nanoseconds since 1970.
+    pub(crate) fn merge_unix(&self, from: u64, to: u64, traces: bool) -> Option<Window> {
+        let halfway = |from: u64, to: u64| from + to.saturating_sub(from) / 2;
+        let edges = |span: &Span| (span.start_unix_nanos, span.end_unix_nanos());
+        let inside = |span: &Span| {
+            let (start, end) = edges(span);
+            (from..to).contains(&halfway(start, end))
+        };
+        self.sum(traces, inside).or_else(|| {
+            self.sum(traces, |span| {
+                let (start, end) = edges(span);
+                (start..end).contains(&halfway(from, to))
+            })
+        })
+    }
+
+    /// From the first bucket to the last; `None` while there is none.
+    pub(crate) fn held(&self) -> Option<HeldSpan> {
+        let (first, last) = (self.buckets.front()?, self.buckets.back()?);
+        Some(HeldSpan {
+            from: first.span.start_unix_nanos,
+            to: last.span.end_unix_nanos(),
+        })
+    }
+
+    /// Closed buckets.
+    pub(crate) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
+    fn sum(&self, traces: bool, chosen: impl Fn(&Span) -> bool) -> Option<Window> {
         let buckets = self.buckets.iter();
-        let buckets = buckets.filter(|bucket| (from..to).contains(&bucket.span.start));
+        let buckets = buckets.filter(|bucket| chosen(&bucket.span));
         let first = buckets.clone().next()?.span;
         let mut window = Window {
             start_unix_nanos: first.start_unix_nanos,
@@ -234,6 +288,7 @@ impl Windows {
             expected: None,
             lost: BTreeMap::new(),
             truncated: 0,
+            slowed: Duration::ZERO,
         };
         let mut sums: HashMap<Key, (u64, u64)> = HashMap::new();
         let untraced = |key: Key| if traces { key } else { Key { trace: 0, ..key } };
@@ -243,7 +298,10 @@ impl Windows {
             let period = whole_nanos(span.period);
             let (smallest, largest) = window.periods;
             window.periods = (smallest.min(span.period), largest.max(span.period));
-            window.duration += span.end.saturating_duration_since(span.start);
+            window.duration += span.duration();
+            if span.slowed {
+                window.slowed += span.duration();
+            }
             window.cpu = window.cpu.zip(span.cpu).map(|(sum, cpu)| sum + cpu);
             *cpu_by_period.entry(period).or_default() += span.cpu.unwrap_or_default();
             for (reason, samples) in &bucket.lost {
@@ -386,6 +444,7 @@ mod tests {
                 start_unix_nanos: second * 1_000_000_000,
                 period: Duration::from_nanos(1_000_000_000 / hertz),
                 cpu: Some(Duration::from_millis(500)),
+                slowed: false,
             }
         }
     }
@@ -413,6 +472,32 @@ mod tests {
         assert_eq!(window.expected, Some(100));
         assert_eq!(window.lost, BTreeMap::from([("full", 4)]));
         assert!(windows.merge(time.at(4), time.at(9), false).is_none());
+    }
+
+    #[test]
+    fn a_span_takes_the_buckets_nearest_to_its_edges_by_either_clock() {
+        let time = Seconds(Instant::now());
+        let mut windows = windows(1 << 20, MANY);
+        for second in 0..10 {
+            windows.add(&[7], "main", Mark::NONE, 1 << second);
+            windows.cut(time.span(second, 100));
+        }
+        let millis = |from: u64, to: u64| {
+            let at = |millis| time.0 + Duration::from_millis(millis);
+            let by_instant = windows.merge(at(from), at(to), false);
+            let by_wall = windows.merge_unix(from * 1_000_000, to * 1_000_000, false);
+            let sum = |window: Window| window.stacks.iter().map(|held| held.samples).sum::<u64>();
+            let sums = (by_instant.map(sum), by_wall.map(sum));
+            assert_eq!(sums.0, sums.1);
+            sums.0
+        };
+        assert_eq!(millis(2400, 5600), Some(0b11_1100));
+        assert_eq!(millis(2600, 5400), Some(0b01_1000));
+        assert_eq!(millis(3100, 3200), Some(0b00_1000), "never an empty one");
+        assert_eq!(millis(8000, 60_000), Some(0b11_0000_0000));
+        assert_eq!(millis(10_000, 60_000), None);
+        let held = windows.held().unwrap();
+        assert_eq!((held.from, held.to), (0, 10_000_000_000));
     }
 
     #[test]

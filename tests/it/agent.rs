@@ -7,9 +7,12 @@ use streamgate_agent::{Agent, AgentHandle, Metric, Request, Status};
 
 use crate::client::get;
 
+/// An agent that samples only while it is asked to: a process has one sampler, and it belongs to the
+/// tests that are about it.
 pub(crate) fn start() -> AgentHandle {
     Agent::builder("test")
         .listen(([127, 0, 0, 1], 0).into())
+        .recorder(0)
         .start()
         .unwrap()
 }
@@ -62,6 +65,7 @@ fn an_address_beyond_loopback_has_to_be_allowed() {
     let agent = Agent::builder("open")
         .listen(outside)
         .allow_insecure_remote(true)
+        .recorder(0)
         .start()
         .unwrap();
     let local = format!("127.0.0.1:{}", agent.address().unwrap().port());
@@ -85,11 +89,28 @@ fn bad_settings_name_parameter_range_and_value() {
         .start()
         .unwrap_err();
     assert_eq!(error.to_string(), r#"series must be 1..=1000000 (got "0")"#);
+    let rate = Agent::builder("a").no_listener().recorder(100);
+    let error = rate.start().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"recorder must be 0 (off) or 1..=99 (got "100")"#
+    );
+    for budget in [0.0, -0.1, 0.51, f64::NAN, f64::INFINITY] {
+        let budget = Agent::builder("a").no_listener().profiling_budget(budget);
+        let error = budget.start().unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("profiling_budget must be above 0 and at most 0.5 (got "),
+            "{error}"
+        );
+    }
 }
 
 #[test]
 fn without_a_listener_respond_answers_on_any_executor() {
-    let agent = Agent::builder("quiet").no_listener().start().unwrap();
+    let quiet = Agent::builder("quiet").no_listener().recorder(0);
+    let agent = quiet.start().unwrap();
     assert_eq!(agent.address(), None);
     let (status, body) = respond(&agent, "/targets");
     assert_eq!(status, 200);

@@ -16,14 +16,20 @@ use crate::client::{Answer, get};
 
 fn agent() -> AgentHandle {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Agent::builder("shop").listen(any).start().unwrap()
+    let shop = Agent::builder("shop").listen(any).recorder(0);
+    shop.start().unwrap()
 }
 
-/// One agent for all tests that take profiles: a process has one SIGPROF.
+/// A process has one sampler: tests whose agents sample take turns.
+pub(crate) fn sampler() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One agent for all tests of this file that take profiles.
 fn profiled() -> (&'static AgentHandle, MutexGuard<'static, ()>) {
     static AGENT: OnceLock<AgentHandle> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = sampler();
     (AGENT.get_or_init(agent), turn)
 }
 
@@ -41,13 +47,13 @@ fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 /// A thread that uses CPU until dropped, so that profiles have something to show.
-struct Busy {
+pub(crate) struct Busy {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Busy {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -70,7 +76,7 @@ impl Drop for Busy {
     }
 }
 
-fn samples(folded: &Answer) -> u64 {
+pub(crate) fn samples(folded: &Answer) -> u64 {
     assert_eq!(folded.status, 200, "{}", folded.body);
     let values = folded.body.lines().map(|line| line.rsplit(' ').next());
     values
@@ -143,7 +149,7 @@ fn a_reader_that_leaves_mid_profile_frees_the_profiler_for_the_next() {
 }
 
 /// [`eventually`], for questions that go over the rate-limited listener.
-fn slowly(what: &str, holds: impl Fn() -> bool) {
+pub(crate) fn slowly(what: &str, holds: impl Fn() -> bool) {
     eventually(what, || {
         thread::park_timeout(Duration::from_millis(100));
         holds()
@@ -176,6 +182,11 @@ fn bad_parameters_are_told_the_range_and_the_value() {
         ("seconds=-1", "seconds must be 1..=60 (got \"-1\")"),
         ("seconds=1e9", "seconds must be 1..=60 (got \"1e9\")"),
         ("hz=0", "hz must be 1..=250 (got \"0\")"),
+        ("ago=29", "ago must be 30..=900 (got \"29\")"),
+        (
+            "from=5000&to=5500",
+            "to must be 6000..=905000 (got \"5500\")",
+        ),
     ];
     for (query, text) in rows {
         let answer = get(&authority(&agent), &format!("/debug/pprof/profile?{query}"));
@@ -206,7 +217,8 @@ fn block_on(future: impl Future<Output = Reply>) -> Reply {
 
 #[test]
 fn an_agent_without_a_listener_answers_a_host_without_a_runtime() {
-    let agent = Agent::builder("shop").no_listener().start().unwrap();
+    let shop = Agent::builder("shop").no_listener().recorder(0);
+    let agent = shop.start().unwrap();
     assert_eq!(agent.address(), None);
     let ask = |target: &str| {
         let request = Request::new("GET", target).header("host", "localhost");

@@ -15,4 +15,5 @@ mod http_descriptors;
 mod http_plane;
 mod layering;
 mod metrics_pages;
+mod recorder;
 mod request;

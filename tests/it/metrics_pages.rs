@@ -7,7 +7,8 @@ use streamgate_agent::{Agent, AgentHandle, Metric, Reply, Request};
 static PAIRS: Metric = Metric::counter("shop_pairs_total", "Pairs.").labels(&["a", "b"]);
 
 fn quiet() -> AgentHandle {
-    Agent::builder("pages").no_listener().start().unwrap()
+    let pages = Agent::builder("pages").no_listener().recorder(0);
+    pages.start().unwrap()
 }
 
 fn scrape(agent: &AgentHandle, headers: &[(&str, &str)]) -> Reply {

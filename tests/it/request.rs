@@ -30,7 +30,8 @@ const LABELS: QueryLabels = QueryLabels {
 
 impl Service {
     fn start() -> Self {
-        let agent = Agent::builder("test").no_listener().start().unwrap();
+        let test = Agent::builder("test").no_listener().recorder(0);
+        let agent = test.start().unwrap();
         let query = agent.query(LABELS);
         let layer = agent
             .http_layer()

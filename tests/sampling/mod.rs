@@ -135,9 +135,11 @@ impl Profile {
 /// One sampler per process: tests that use it take turns.
 pub(crate) static ONE: Mutex<()> = Mutex::new(());
 
+/// Samples only while a profile is being taken, so that a test can tell when that is; and at the rate
+/// asked for although an unoptimised unwinder is dear.
 pub(crate) fn agent() -> AgentHandle {
     let agent = Agent::builder("truth").no_listener().high_rate(true);
-    agent.start().unwrap()
+    agent.recorder(0).profiling_budget(0.5).start().unwrap()
 }
 
 /// A profile that is being taken.

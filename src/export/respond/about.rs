@@ -1,6 +1,7 @@
 //! What the agent says of itself and of its targets.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ use crate::catalog::families::{AGENT_DROPPED, AGENT_HTTP_DENIED, AGENT_PANICS};
 use crate::config;
 use crate::export::guard::{Reason, Refusal};
 use crate::store::metrics::{Snapshot, Value};
+use crate::store::sync::lock;
 
 pub(super) fn targets(plane: &Plane) -> Result<Reply, Refusal> {
     json(&*plane.published.targets())
@@ -50,13 +52,34 @@ struct About {
     dropped: BTreeMap<String, u64>,
     denied: BTreeMap<String, u64>,
     panics: BTreeMap<String, u64>,
+    recorder: Recorder,
     limits: Limits,
     profile_requests: Vec<Action>,
+}
+
+/// The flight recorder.
+#[derive(Serialize)]
+struct Recorder {
+    /// Its rate as the host set it; 0: off.
+    set_hz: u32,
+    /// The rate of sampling now, which a reader may have raised; `None`: nothing is sampled.
+    hz: Option<u32>,
+    /// The rate above which sampling cost too much; `None`: any rate is allowed.
+    limit_hz: Option<u32>,
+    budget_ratio: f64,
+    /// Why nothing is sampled although something should be.
+    obstacle: Option<String>,
+    held_seconds: f64,
+    /// What may be asked for with `from` and `to`.
+    held_unix_milliseconds: Option<[u64; 2]>,
+    held_bytes: usize,
+    buckets: usize,
 }
 
 #[derive(Serialize)]
 struct Limits {
     profile_seconds: [u64; 2],
+    profile_past_seconds: u64,
     profile_hz: [u32; 2],
     profile_readers: usize,
     profile_body_bytes: usize,
@@ -93,9 +116,32 @@ pub(super) fn agent(plane: &Plane) -> Result<Reply, Refusal> {
         dropped: counts(&snapshot, &AGENT_DROPPED),
         denied: counts(&snapshot, &AGENT_HTTP_DENIED),
         panics: counts(&snapshot, &AGENT_PANICS),
+        recorder: recorder(plane),
         limits: limits(plane),
         profile_requests: plane.actions.all(),
     })
+}
+
+fn recorder(plane: &Plane) -> Recorder {
+    let now = lock(&plane.store.recorder).clone();
+    let held = now.held.map(|held| held.to.saturating_sub(held.from));
+    Recorder {
+        set_hz: if plane.config.profiling {
+            plane.config.recorder
+        } else {
+            0
+        },
+        hz: now.hz,
+        limit_hz: now.limit_hz,
+        budget_ratio: plane.config.profiling_budget,
+        obstacle: now.obstacle,
+        held_seconds: Duration::from_nanos(held.unwrap_or(0)).as_secs_f64(),
+        held_unix_milliseconds: now
+            .held
+            .map(|held| [held.from.div_ceil(1_000_000), held.to / 1_000_000]),
+        held_bytes: now.bytes,
+        buckets: now.buckets,
+    }
 }
 
 fn limits(plane: &Plane) -> Limits {
@@ -105,6 +151,7 @@ fn limits(plane: &Plane) -> Limits {
             *config::PROFILE_SECONDS.start(),
             *config::PROFILE_SECONDS.end(),
         ],
+        profile_past_seconds: config::RECORDED_SECONDS,
         profile_hz: [*hz.start(), *hz.end()],
         profile_readers: config::PROFILE_READERS,
         profile_body_bytes: config::PROFILE_BODY_BYTES,

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::message::Request;
 use crate::config;
+use crate::store::CpuSpan;
 use crate::store::metrics::unix_nanos_now;
 use crate::store::sync::lock;
 
@@ -18,7 +19,8 @@ pub(crate) struct Action {
     pub(crate) peer: Option<String>,
     pub(crate) path: String,
     pub(crate) seconds: u64,
-    pub(crate) hz: u32,
+    /// `None`: of the past, which has the rate at which it was sampled.
+    pub(crate) hz: Option<u32>,
     pub(crate) format: &'static str,
     /// `None`: the reader left before there was an answer.
     pub(crate) status: Option<u16>,
@@ -35,16 +37,18 @@ impl Actions {
     pub(crate) fn begin(
         &self,
         request: &Request,
-        seconds: u64,
-        hz: u32,
+        span: CpuSpan,
         format: &'static str,
     ) -> Running<'_> {
         let action = Action {
             unix_milliseconds: unix_nanos_now() / 1_000_000,
             peer: request.peer.map(|peer| peer.to_string()),
             path: request.path.clone(),
-            seconds,
-            hz,
+            seconds: span.duration().as_secs(),
+            hz: match span {
+                CpuSpan::Next { rate, .. } => Some(rate.hz()),
+                CpuSpan::Ago { .. } | CpuSpan::Between { .. } => None,
+            },
             format,
             status: None,
             bytes: 0,
@@ -103,7 +107,11 @@ mod tests {
         let actions = Actions::default();
         let request = Request::new("GET", "/debug/pprof/profile");
         for seconds in 0..300 {
-            let running = actions.begin(&request, seconds, 99, "pprof");
+            let span = CpuSpan::Between {
+                from: 0,
+                to: 1000 * seconds,
+            };
+            let running = actions.begin(&request, span, "pprof");
             if seconds % 2 == 0 {
                 running.ended(200, 7);
             }

@@ -11,6 +11,7 @@ mod profile;
 mod query;
 mod scrape;
 mod shape;
+mod span;
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -6,18 +6,17 @@ use super::Plane;
 use super::message::{Reply, Request};
 use super::query::{Query, shown};
 use super::shape::{Format, Shape};
+use super::span;
 use crate::catalog::endpoints::{self, TEXT};
-use crate::config::{self, SampleRate};
-use crate::error::Error;
+use crate::config;
 use crate::export::guard::{Reason, Refusal};
 use crate::store::demand::Outcome;
-use crate::store::{CpuWish, Unavailable};
+use crate::store::{CpuSpan, CpuWish, NoProfile};
 
 /// What a reader wants, checked.
 #[derive(Debug)]
 struct Ask {
-    seconds: u64,
-    rate: SampleRate,
+    span: CpuSpan,
     shape: Shape,
 }
 
@@ -28,25 +27,14 @@ impl Ask {
             let text = "seconds and debug exclude each other";
             return Err(Refusal::new(400, Reason::Parameter, text));
         }
-        let seconds = query.number(
-            "seconds",
-            &config::PROFILE_SECONDS,
-            config::PROFILE_SECONDS_DEFAULT,
-        )?;
-        let range = plane.config.hz();
-        let wide = u64::from(*range.start())..=u64::from(*range.end());
-        let hz = query.number("hz", &wide, config::HZ_DEFAULT.into())?;
-        let refused = |error: Error| Refusal::new(400, Reason::Parameter, error.to_string());
-        let rate = SampleRate::new(u32::try_from(hz).unwrap_or(0), &range).map_err(refused)?;
         Ok(Self {
-            seconds,
-            rate,
+            span: span::read(&query, &plane.config.hz())?,
             shape: Shape::read(&query, default)?,
         })
     }
 }
 
-/// A CPU profile of the seconds to come.
+/// A CPU profile of the seconds to come, or at once of some that are over.
 pub(super) async fn cpu(
     plane: &Plane,
     request: &Request,
@@ -65,9 +53,7 @@ pub(super) async fn cpu(
         return Ok(ask.shape.head(plane));
     }
     let format = ask.shape.format.word();
-    let running = plane
-        .actions
-        .begin(request, ask.seconds, ask.rate.hz(), format);
+    let running = plane.actions.begin(request, ask.span, format);
     let reply = answer(plane, &ask).await;
     match &reply {
         Ok(reply) => running.ended(reply.status, reply.body().len()),
@@ -77,11 +63,12 @@ pub(super) async fn cpu(
 }
 
 async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
-    let duration = Duration::from_secs(ask.seconds);
-    let wait = duration + config::SYMBOLISE;
+    let wait = match ask.span {
+        CpuSpan::Next { duration, .. } => duration + config::SYMBOLISE,
+        CpuSpan::Ago { .. } | CpuSpan::Between { .. } => config::SYMBOLISE,
+    };
     let wish = CpuWish {
-        rate: ask.rate,
-        duration,
+        span: ask.span,
         traces: ask.shape.tells_traces_apart(),
     };
     let demand = plane
@@ -94,7 +81,13 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
         })?;
     let profile = match demand.await {
         Outcome::Answered(Ok(profile)) => profile,
-        Outcome::Answered(Err(Unavailable(text))) => return Err(unavailable(text)),
+        Outcome::Answered(Err(NoProfile { text, not_held })) => {
+            return Err(if not_held {
+                Refusal::new(404, Reason::Unavailable, text)
+            } else {
+                unavailable(text)
+            });
+        }
         Outcome::Expired => {
             let text = format!("no profile after {} s", wait.as_secs());
             return Err(unavailable(text));

@@ -11,8 +11,10 @@ use crate::assess::targets::TargetTable;
 use crate::catalog::endpoints;
 use crate::config;
 use crate::store::profile::{Accounting, CPU, Function, Line, Location, Profile, SAMPLES, Sample};
+use crate::store::recorder::{HeldSpan, Recorder};
 use crate::store::symbols::Symbol;
-use crate::store::{CpuAnswer, CpuWish, Unavailable};
+use crate::store::sync::lock;
+use crate::store::{CpuAnswer, CpuSpan, CpuWish, NoProfile, Unavailable};
 
 /// Panics where a test asks for it, in the middle of any handler.
 pub(super) fn failpoint(request: &Request) {
@@ -237,6 +239,16 @@ fn a_profile_is_shown_in_each_format_with_the_headers_of_go() {
         (&200.into(), &250.into())
     );
     assert_eq!(action["bytes"], folded.body().len());
+
+    let past = ask(&served.plane, "GET", "/debug/pprof/profile?ago=90");
+    assert_eq!(past.status(), 200);
+    let about = ask(&served.plane, "GET", "/debug/agent");
+    let about: serde_json::Value = serde_json::from_slice(about.body()).unwrap();
+    let action = &about["profile_requests"][4];
+    assert_eq!(
+        (&action["seconds"], &action["hz"]),
+        (&30.into(), &serde_json::Value::Null)
+    );
 }
 
 #[cfg(feature = "flamegraph")]
@@ -364,7 +376,7 @@ fn the_ninth_waiting_reader_is_refused_and_a_reader_that_leaves_makes_room() {
 #[test]
 fn an_engine_that_cannot_and_one_that_is_late_are_503_with_a_reason() {
     let plane = silent();
-    let engine = |_| Err(Unavailable("no timers left".to_owned()));
+    let engine = |_| Err(Unavailable("no timers left".to_owned()).into());
     let served = served_by(plane, engine);
     let reply = ask(&served.plane, "GET", "/debug/pprof/profile");
     assert_eq!((reply.status(), &*detail(&reply)), (503, "no timers left"));
@@ -382,6 +394,50 @@ fn an_engine_that_cannot_and_one_that_is_late_are_503_with_a_reason() {
         panic!("still waiting");
     };
     assert_eq!(detail(&reply), "no profile after 13 s");
+}
+
+#[test]
+fn seconds_that_are_not_held_are_404_with_those_that_are() {
+    let held = |wish: CpuWish| match wish.span {
+        CpuSpan::Ago { .. } => Err(NoProfile {
+            text: "held are others".to_owned(),
+            not_held: true,
+        }),
+        CpuSpan::Next { .. } | CpuSpan::Between { .. } => Ok(Arc::new(profile("shop::work"))),
+    };
+    let served = served_by(silent(), held);
+    let path = "/debug/pprof/profile";
+    let reply = ask(&served.plane, "GET", &format!("{path}?ago=600&seconds=5"));
+    assert_eq!((reply.status(), &*detail(&reply)), (404, "held are others"));
+    let reply = ask(&served.plane, "GET", &format!("{path}?from=5000&to=9000"));
+    assert_eq!(reply.status(), 200);
+}
+
+#[test]
+fn the_recorder_shows_what_it_holds_and_what_may_be_asked_for() {
+    let plane = silent();
+    let about = || -> serde_json::Value {
+        serde_json::from_slice(ask(&plane, "GET", "/debug/agent").body()).unwrap()
+    };
+    let recorder = &about()["recorder"];
+    assert_eq!(recorder["set_hz"], 19);
+    assert!(recorder["hz"].is_null() && recorder["held_unix_milliseconds"].is_null());
+    *lock(&plane.store.recorder) = Recorder {
+        hz: Some(99),
+        limit_hz: Some(49),
+        held: Some(HeldSpan {
+            from: 5_000_000_001,
+            to: 65_000_999_999,
+        }),
+        ..Recorder::default()
+    };
+    let recorder = &about()["recorder"];
+    assert_eq!(
+        (&recorder["hz"], &recorder["limit_hz"]),
+        (&99.into(), &49.into())
+    );
+    let held = serde_json::json!([5001, 65_000]);
+    assert_eq!(recorder["held_unix_milliseconds"], held, "inwards");
 }
 
 #[test]

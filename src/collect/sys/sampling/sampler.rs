@@ -5,7 +5,9 @@
 )]
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 use std::time::Duration;
 
 use super::arena::Arena;
@@ -175,14 +177,21 @@ impl Sampler {
     /// with half a tick unseen. The first sample therefore stands for half a tick more: the sum is
     /// true for threads that end and for those that go on.
     pub(crate) fn set(&self, record: &Record, timer: i32) {
-        let period = self.period();
-        if period.is_zero() {
-            return;
+        let mut period = self.period();
+        while !period.is_zero() {
+            let late = whole_nanos(timer::tick()) / 2;
+            let bonus = self.bonus_shares.take(late, whole_nanos(period));
+            record.bonus.store(bonus, Ordering::Relaxed);
+            timer::set(timer, self.random_first(period), period);
+            // Another thread may have changed the period and been here before: the last word must be
+            // the new one.
+            fence(Ordering::SeqCst);
+            let now = self.period();
+            if now == period {
+                return;
+            }
+            period = now;
         }
-        let late = whole_nanos(timer::tick()) / 2;
-        let bonus = self.bonus_shares.take(late, whole_nanos(period));
-        record.bonus.store(bonus, Ordering::Relaxed);
-        timer::set(timer, self.random_first(period), period);
     }
 }
 
