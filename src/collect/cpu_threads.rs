@@ -4,7 +4,7 @@
 //! way, by looking at `/proc/self/task`. It also looks up where each thread's stack lies. Threads that
 //! it has not met, or that the kernel refused a timer, are left to the process's timer.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,17 +17,23 @@ use super::sys::sampling::sampler::Sampler;
 use super::sys::sampling::{signal, timer};
 use crate::store::sync::lock;
 
-/// Between two looks at the number of threads. One look costs 1.7 us (design measurement).
+/// Between two looks at the number of threads, while threads come and go.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same at all other times. A look wakes a thread on a cold cache, which costs ten times what the
+/// look does; until a new thread is found, the process's timer samples it.
+const CALM: Duration = Duration::from_millis(100);
 /// Between two full scans when the number has not changed: one thread may have ended as another began.
 const SCAN: Duration = Duration::from_secs(1);
 /// How long the process's timer stays fast after it met a thread without a timer.
-const CHURN: Duration = Duration::from_secs(2);
+const CHURN: Duration = Duration::from_millis(250);
 /// The process's timer while threads come and go: shorter than any tick, so that it signals on each
 /// tick of each core; one that is due now and then goes to whichever core ticks first.
 const FAST: Duration = Duration::from_micros(1);
 /// The same while all threads have timers: it only looks for new ones.
 const SLOW: Duration = Duration::from_millis(20);
+/// Between two tries of a thread that blocks the signal, at most. At first it is tried at every look:
+/// one that is just starting blocks all signals for a moment.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Signals after which the CPU time that one of them stands for is worked out anew.
 const TICKS: u64 = 16;
 
@@ -58,6 +64,7 @@ impl Watcher {
             shared: Arc::clone(&shared),
             links: 0,
             newcomers: HashSet::new(),
+            blocking: HashMap::new(),
             allowed: timer::allowed(),
             process: ProcessTimer::new(sampler),
         };
@@ -149,10 +156,10 @@ impl ProcessTimer {
         }
         let ticks = self.sampler.ticks.load(Ordering::Relaxed);
         let signals = ticks.wrapping_sub(self.ticks);
-        let now = timer::process_cpu();
         if signals < TICKS {
             return;
         }
+        let now = timer::process_cpu();
         if let Some((now, before)) = now.zip(self.cpu) {
             let nanos = now.saturating_sub(before).as_nanos() / u128::from(signals);
             let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
@@ -188,6 +195,13 @@ enum Met {
     Blocking,
 }
 
+/// When a thread that blocks the signal is tried again.
+#[derive(Debug, Clone, Copy)]
+struct Blocking {
+    due: Instant,
+    pause: Duration,
+}
+
 struct Watch {
     sampler: &'static Sampler,
     shared: Arc<Shared>,
@@ -195,6 +209,8 @@ struct Watch {
     links: u64,
     /// Threads seen for the first time at the last scan.
     newcomers: HashSet<u32>,
+    /// Threads that blocked the signal when they were last tried.
+    blocking: HashMap<u32, Blocking>,
     allowed: usize,
     process: ProcessTimer,
 }
@@ -205,10 +221,12 @@ impl Watch {
         loop {
             {
                 let stop = lock(&self.shared.stop);
+                let calm = self.newcomers.is_empty() && self.process.period != FAST;
+                let pause = if calm { CALM } else { LOOK };
                 let waited = self
                     .shared
                     .changed
-                    .wait_timeout_while(stop, LOOK, |stop| !*stop);
+                    .wait_timeout_while(stop, pause, |stop| !*stop);
                 if *waited.unwrap_or_else(PoisonError::into_inner).0 {
                     return;
                 }
@@ -230,6 +248,7 @@ impl Watch {
             if links != self.links || !self.newcomers.is_empty() || due {
                 self.scan(Arming::Stayed, due);
             }
+            self.try_again(Instant::now());
             if due {
                 self.rename();
                 scanned = Instant::now();
@@ -261,20 +280,35 @@ impl Watch {
                 give_back(self.sampler, record);
             }
         }
-        let armed = records.armed().count();
-        let unmet = alive.into_iter().filter(|tid| records.of(*tid).is_none());
-        let (ready, newcomers): (Vec<u32>, HashSet<u32>) = {
-            let stayed = |tid: &u32| arming == Arming::All || self.newcomers.contains(tid);
-            let (ready, newcomers): (Vec<u32>, Vec<u32>) = unmet.partition(stayed);
-            (ready, newcomers.into_iter().collect())
-        };
-        self.newcomers = newcomers;
-        for tid in ready.into_iter().take(self.allowed.saturating_sub(armed)) {
-            if self.meet(tid) == Met::Blocking {
-                // A starting thread blocks every signal for a moment: it is tried again at the next
-                // look, and one that blocks for good costs a scan per look.
-                self.newcomers.insert(tid);
-            }
+        self.blocking.retain(|tid, _| alive.contains(tid));
+        let known = |tid: &u32| records.of(*tid).is_some() || self.blocking.contains_key(tid);
+        let unmet = alive.into_iter().filter(|tid| !known(tid));
+        let (ready, newcomers): (Vec<u32>, Vec<u32>) =
+            unmet.partition(|tid| arming == Arming::All || self.newcomers.contains(tid));
+        self.newcomers = newcomers.into_iter().collect();
+        for tid in ready {
+            self.attempt(tid, LOOK);
+        }
+    }
+
+    /// Tries the threads that blocked the signal, each less and less often.
+    fn try_again(&mut self, now: Instant) {
+        let due = self.blocking.iter().filter(|(_, held)| held.due <= now);
+        let due: Vec<(u32, Duration)> = due.map(|(tid, held)| (*tid, held.pause)).collect();
+        for (tid, pause) in due {
+            self.blocking.remove(&tid);
+            self.attempt(tid, (pause * 2).min(PATIENCE));
+        }
+    }
+
+    /// Meets a thread, unless there are no timers left; if it blocks the signal, again after a pause.
+    fn attempt(&mut self, tid: u32, pause: Duration) {
+        if self.sampler.records.armed().count() >= self.allowed {
+            return;
+        }
+        if self.meet(tid) == Met::Blocking {
+            let due = Instant::now() + pause;
+            self.blocking.insert(tid, Blocking { due, pause });
         }
     }
 

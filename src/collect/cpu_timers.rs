@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::cpu::{Clocks, CpuEngine, Sink};
 use super::cpu_threads::{self, Watcher};
+use super::sys::sampling::arena::Head;
 use super::sys::sampling::records::trimmed;
 use super::sys::sampling::sampler::Sampler;
 use super::sys::sampling::{signal, timer};
@@ -22,10 +23,11 @@ use crate::store::stacks::TRUNCATED;
 /// One engine of the process runs at a time: signal, slots and records are the process's.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Slots of 16 KiB: at 999 Hz eight busy threads fill 160 between two drains.
-const SLOTS_BASE: usize = 256;
+/// Slots of 64 KiB, of which only as many are touched as are full at one time: at 999 Hz eight busy
+/// threads fill 160 between two drains.
+const SLOTS_BASE: usize = 128;
 const SLOTS_PER_CORE: usize = 32;
-const SLOTS_MOST: usize = 2048;
+const SLOTS_MOST: usize = 1024;
 
 /// Between two drains, at least.
 const DRAIN: Duration = Duration::from_millis(20);
@@ -256,6 +258,22 @@ fn hijacked(sampler: &Sampler) -> Unavailable {
          profiles stay off until the process is started again",
         sampler.signal
     ))
+}
+
+/// Samples the process for as long as `work` says that it goes on, and gives the samples as the handler
+/// wrote them.
+pub(super) fn copies(
+    rate: SampleRate,
+    mut work: impl FnMut() -> bool,
+) -> Result<Vec<(Head, Vec<u8>)>, Unavailable> {
+    let mut engine = Engine::default();
+    engine.start(rate)?;
+    let mut copies = Vec::new();
+    while let Some(running) = engine.running.as_ref().filter(|_| work()) {
+        let arena = &running.sampler.arena;
+        arena.drain(|head, stack| copies.push((*head, stack.to_vec())));
+    }
+    Ok(copies)
 }
 
 /// How often, and how far apart, to look for a signal that no thread blocks: a thread that is just

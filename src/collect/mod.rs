@@ -32,6 +32,9 @@ mod cpu_profile;
 mod cpu_routes;
 #[cfg(feature = "profiling")]
 #[cfg(target_os = "linux")]
+pub(crate) mod cpu_steps;
+#[cfg(feature = "profiling")]
+#[cfg(target_os = "linux")]
 mod cpu_threads;
 #[cfg(feature = "profiling")]
 mod elf;

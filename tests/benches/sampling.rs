@@ -15,7 +15,9 @@
 #[path = "../sampling/mod.rs"]
 mod sampling;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use sampling::{agent, own_cpu, spin, take};
 use streamgate_agent::AgentHandle;
+use streamgate_agent::bench_door::{CopiedStacks, StackCost, cpu_signals, handler_costs};
 
 /// How long each contender samples per round, in seconds.
 const WINDOW: u32 = 3;
@@ -81,38 +84,49 @@ fn piece(held: &mut Vec<Vec<u8>>) -> f64 {
     (own_cpu() - start).as_secs_f64()
 }
 
-/// Time that the running thread lost to whatever interrupted it, seen by the thread itself.
+/// What samples took from the running thread, seen by the thread itself.
 ///
 /// It reads 24 KiB again and again, a set that just fits the first-level cache, and takes the time of
-/// each pass: one that was interrupted takes longer by the interruption and by what had to be read
-/// into the cache again. A pass of more than 100 us was another process's turn.
+/// each pass. One in which a sample was taken is longer than its neighbours by the tick, the signal's
+/// way through the kernel, the handler, and by what had to be read into the cache again.
 #[derive(Debug, Default)]
 struct Interrupted {
     seconds: f64,
-    /// Microseconds by which passes were longer than their neighbours' median.
-    excess: Vec<f64>,
+    /// Microseconds by which passes with a sample were longer than their neighbours' median.
+    sampled: Vec<f64>,
+    /// The same of long passes without a sample: ticks and other interruptions.
+    others: Vec<f64>,
 }
 
 fn interrupted(time: Duration) -> Interrupted {
     let set = vec![1_u64; 3072];
+    let fired = || cpu_signals().map_or(0, |[fired, ..]| fired);
     let mut seen = Interrupted::default();
     let start = Instant::now();
     while start.elapsed() < time {
-        let mut passes = [0.0; 500];
-        let mut before = Instant::now();
-        for pass in &mut passes {
+        let mut passes = [(0.0, false); 500];
+        let mut before = (Instant::now(), fired());
+        for (pass, is_sampled) in &mut passes {
             let sum: u64 = std::hint::black_box(&set).iter().step_by(8).sum();
             std::hint::black_box(sum);
-            let now = Instant::now();
-            *pass = 1e6 * (now - before).as_secs_f64();
+            let now = (Instant::now(), fired());
+            *pass = 1e6 * (now.0 - before.0).as_secs_f64();
+            *is_sampled = now.1 != before.1;
             before = now;
         }
-        let usual = median(passes.to_vec());
-        let long = passes.iter().map(|pass| pass - usual);
-        let within: f64 = passes.iter().filter(|pass| **pass < 100.0).sum();
-        seen.seconds += within / 1e6;
-        seen.excess
-            .extend(long.filter(|excess| (0.5..100.0).contains(excess)));
+        let usual = median(passes.iter().map(|(pass, _)| *pass).collect());
+        for (pass, is_sampled) in passes {
+            if pass > 200.0 {
+                // Another process's turn.
+                continue;
+            }
+            seen.seconds += pass / 1e6;
+            if is_sampled {
+                seen.sampled.push(pass - usual);
+            } else if pass > usual + 0.5 {
+                seen.others.push(pass - usual);
+            }
+        }
     }
     seen
 }
@@ -155,18 +169,21 @@ impl Worker {
     }
 }
 
-/// CPU seconds of the agent's threads that live now.
-fn agents() -> f64 {
+/// CPU seconds of the agent's threads that live now and whose name begins like this.
+fn agents(prefix: &str) -> f64 {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let spent = |task: std::io::Result<fs::DirEntry>| {
         let task = task.ok()?.path();
         let name = fs::read_to_string(task.join("comm")).ok()?;
         let stat = fs::read_to_string(task.join("schedstat")).ok()?;
         let nanos: f64 = stat.split_whitespace().next()?.parse().ok()?;
-        name.starts_with("sg-").then_some(nanos / 1e9)
+        name.starts_with(prefix).then_some(nanos / 1e9)
     };
     tasks.filter_map(spent).sum()
 }
+
+/// The agent's threads: those that sample, then all.
+const AGENTS: [&str; 3] = ["sg-profile", "sg-watch", "sg-"];
 
 fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
@@ -181,7 +198,7 @@ struct Rounds {
     /// Mean CPU seconds of a piece, by round.
     means: Vec<f64>,
     /// Share of the work's CPU time that the agent's threads used, by round.
-    agents: Vec<f64>,
+    agents: [Vec<f64>; 3],
 }
 
 /// Runs `work` for most of a window in which the contender samples.
@@ -209,49 +226,54 @@ fn under<T>(contender: Contender, agent: &AgentHandle, work: impl FnOnce(Duratio
 
 fn round(contender: Contender, agent: &AgentHandle, worker: &Worker, rounds: &mut Rounds) {
     let (pieces, own) = under(contender, agent, |window| {
-        let before = agents();
+        let before = AGENTS.map(agents);
         let pieces = worker.work(window);
-        (pieces, agents() - before)
+        (
+            pieces,
+            AGENTS
+                .map(agents)
+                .iter()
+                .zip(before)
+                .map(|(now, before)| now - before)
+                .collect::<Vec<f64>>(),
+        )
     });
     let total: f64 = pieces.iter().sum();
     let count = f64::from(u32::try_from(pieces.len()).unwrap());
     rounds.means.push(total / count);
-    rounds.agents.push(100.0 * own / total);
+    for (rounds, own) in rounds.agents.iter_mut().zip(own) {
+        rounds.push(100.0 * own / total);
+    }
     rounds.pieces.extend(pieces);
 }
 
-/// What one thread loses to interruptions.
+/// What samples take from the thread that they interrupt.
 fn interruptions(agent: &AgentHandle, count: usize) {
-    let mut all: Vec<Vec<Interrupted>> = CONTENDERS.iter().map(|_| Vec::new()).collect();
-    for turn in 0..count {
-        for step in 0..CONTENDERS.len() {
-            let place = (turn + step) % CONTENDERS.len();
-            all[place].push(under(CONTENDERS[place], agent, interrupted));
+    println!("\n### What a sample takes from its thread, {count} rounds of {WINDOW} s\n");
+    println!(
+        "| contender | samples per CPU-second | median, us | 9 of 10 below | of its CPU | other interruptions, us |"
+    );
+    println!("|---|---|---|---|---|---|");
+    let mut all = [19, 99, 999].map(|hertz| (Contender::Ours(hertz), Interrupted::default()));
+    for _ in 0..count {
+        for (contender, sum) in &mut all {
+            let one = under(*contender, agent, interrupted);
+            sum.seconds += one.seconds;
+            sum.sampled.extend(one.sampled);
+            sum.others.extend(one.others);
         }
     }
-    println!("\n### What a thread loses to interruptions, {count} rounds of {WINDOW} s\n");
-    println!("| contender | interruptions/s | median, us | lost | more than off |");
-    println!("|---|---|---|---|---|");
-    let lost = |rounds: &[Interrupted]| {
-        median(
-            rounds
-                .iter()
-                .map(|one| one.excess.iter().sum::<f64>() / 1e4 / one.seconds)
-                .collect(),
-        )
-    };
-    let off = lost(&all[0]).midpoint(lost(&all[4]));
-    for (contender, rounds) in CONTENDERS.iter().zip(&all) {
-        let seconds: f64 = rounds.iter().map(|one| one.seconds).sum();
-        let excess: Vec<f64> = rounds.iter().flat_map(|one| one.excess.clone()).collect();
-        let number = f64::from(u32::try_from(excess.len()).unwrap());
+    for (contender, mut sum) in all {
+        sum.sampled.sort_by(f64::total_cmp);
+        let number = sum.sampled.len();
+        let each = sum.sampled[number / 2];
+        let per_second = f64::from(u32::try_from(number).unwrap()) / sum.seconds;
         println!(
-            "| {} | {:.0} | {:.2} | {:.3} % | {:+.3} % |",
+            "| {} | {per_second:.0} | {each:.2} | {:.2} | {:.3} % | {:.2} |",
             contender.name(),
-            number / seconds,
-            median(excess),
-            lost(rounds),
-            lost(rounds) - off,
+            sum.sampled[number * 9 / 10],
+            per_second * each / 1e4,
+            median(sum.others),
         );
     }
 }
@@ -271,9 +293,9 @@ fn overhead(agent: &AgentHandle, count: usize) {
     }
     println!("\n### What sampling costs the work, {count} rounds of {WINDOW} s\n");
     println!(
-        "| contender | CPU of a piece, ms | slower, median piece | slower, median round | least–most | agent's threads |"
+        "| contender | CPU of a piece, ms | slower, median piece | slower, median round | least–most | sg-profile | sg-watch | all agent's threads |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     let off = median(all[0].pieces.clone());
     for (contender, rounds) in CONTENDERS.iter().zip(&all) {
         let ratios = rounds.means.iter().zip(&all[0].means).zip(&all[4].means);
@@ -283,30 +305,137 @@ fn overhead(agent: &AgentHandle, count: usize) {
         slower.sort_by(f64::total_cmp);
         let piece = median(rounds.pieces.clone());
         println!(
-            "| {} | {:.3} | {:+.2} % | {:+.2} % | {:+.2}–{:+.2} | {:.2} % |",
+            "| {} | {:.3} | {:+.2} % | {:+.2} % | {:+.2}–{:+.2} | {:.2} % | {:.2} % | {:.2} % |",
             contender.name(),
             1e3 * piece,
             100.0 * (piece / off - 1.0),
             median(slower.clone()),
             slower[0],
             slower[slower.len() - 1],
-            median(rounds.agents.clone()),
+            median(rounds.agents[0].clone()),
+            median(rounds.agents[1].clone()),
+            median(rounds.agents[2].clone()),
         );
     }
 }
 
 /// Share of a core that the agent's threads use while nobody asks for anything.
 fn idle(seconds: u64) {
-    let before = agents();
+    let before = agents("sg-");
     std::thread::sleep(Duration::from_secs(seconds));
-    let share = 100.0 * (agents() - before) / Duration::from_secs(seconds).as_secs_f64();
+    let share = 100.0 * (agents("sg-") - before) / Duration::from_secs(seconds).as_secs_f64();
     println!("\nIdle agent: {share:.3} % of a core over {seconds} s");
+}
+
+/// A chain of distinct futures, each of which allocates and formats after the next was awaited, as
+/// handlers and their layers do.
+macro_rules! layers {
+    ($name:ident) => {
+        async fn $name(left: u64) -> u64 { texts(left) }
+    };
+    ($name:ident $next:ident $($rest:ident)*) => {
+        #[inline(never)]
+        fn $name(left: u64) -> Pin<Box<dyn Future<Output = u64> + Send>> {
+            Box::pin(async move {
+                if left == 0 {
+                    return texts(1);
+                }
+                let inner: Pin<Box<dyn Future<Output = u64> + Send>> = Box::pin($next(left - 1));
+                let sum = inner.await;
+                tokio::task::yield_now().await;
+                sum ^ texts(sum ^ stringify!($name).len() as u64)
+            })
+        }
+        layers!($next $($rest)*);
+    };
+}
+
+layers!(
+    l00 l01 l02 l03 l04 l05 l06 l07 l08 l09 l10 l11 l12 l13 l14 l15 l16 l17 l18 l19 l20 l21 l22 l23
+    l24 l25 l26 l27 l28 l29 l30 l31 l32 l33 l34 l35 l36 l37 l38 l39 l40 l41 l42 l43 l44 l45 l46 l47
+);
+
+/// Some work in the standard library, a few calls deep.
+#[inline(never)]
+fn texts(seed: u64) -> u64 {
+    let mut names: Vec<String> = (0..12)
+        .map(|n| format!("/content/{}/{:x}", seed.wrapping_mul(n) % 977, seed ^ n))
+        .collect();
+    names.sort();
+    let map: BTreeMap<&str, usize> = names.iter().map(|name| (&**name, name.len())).collect();
+    let text = serde_json::to_string(&map).unwrap();
+    let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+    spin(back.as_object().unwrap().len() as u64 ^ seed) & 0xff
+}
+
+/// The cost of one sample's steps in isolation.
+fn steps() {
+    println!("\n### One sample, step by step\n");
+    println!("| step | median, us | 9 of 10 below |");
+    println!("|---|---|---|");
+    let row = |name: &str, mut costs: Vec<f64>| {
+        costs.sort_by(f64::total_cmp);
+        let (half, most) = (costs[costs.len() / 2], costs[costs.len() * 9 / 10]);
+        println!("| {name} | {:.2} | {:.2} |", 1e6 * half, 1e6 * most);
+    };
+    let handler = |sweep: usize| {
+        let thread = std::thread::spawn(move || {
+            let mut memory = vec![1_u8; sweep];
+            handler_costs(2000, || {
+                for byte in memory.iter_mut().step_by(64) {
+                    *byte = byte.wrapping_add(1);
+                }
+            })
+        });
+        thread.join().unwrap().unwrap()
+    };
+    row("handler, caches warm", handler(0));
+    row("handler, 1 MiB written before", handler(1 << 20));
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(1).build().unwrap();
+    let mut turns = 0_u64;
+    let mut copies = CopiedStacks::take(|| {
+        let tasks = (0..8).map(|task| runtime.spawn(l00((turns + task * 7) % 47)));
+        let tasks: Vec<_> = tasks.collect();
+        for task in tasks {
+            runtime.block_on(task).unwrap();
+        }
+        turns += 1;
+        turns < 2500
+    })
+    .unwrap();
+    for pass in ["first", "second"] {
+        let costs = copies.unwind();
+        let of = |step: fn(&StackCost) -> f64| costs.iter().map(step).collect();
+        row(&format!("unwinding, {pass} time"), of(|cost| cost.unwind));
+        row(&format!("keeping, {pass} time"), of(|cost| cost.keep));
+        if pass == "second" {
+            let mut frames: Vec<usize> = costs.iter().map(|cost| cost.frames).collect();
+            let mut bytes: Vec<usize> = costs.iter().map(|cost| cost.bytes).collect();
+            frames.sort_unstable();
+            bytes.sort_unstable();
+            let whole = costs.iter().filter(|cost| cost.whole).count();
+            println!(
+                "\n{} stacks, {whole} whole; frames {} in the median, at most {}; bytes copied {} in the \
+                 median, at most {}",
+                frames.len(),
+                frames[frames.len() / 2],
+                frames[frames.len() - 1],
+                bytes[bytes.len() / 2],
+                bytes[bytes.len() - 1],
+            );
+        }
+    }
 }
 
 fn main() {
     let rounds = std::env::var("ROUNDS").map_or(11, |text| text.parse().unwrap());
+    steps();
     let agent = agent();
     idle(10);
+    if rounds == 0 {
+        return;
+    }
     interruptions(&agent, rounds);
     overhead(&agent, rounds);
 }

@@ -53,7 +53,7 @@ struct TimerInfo {
     value: u64,
 }
 
-fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+pub(super) fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: with SA_SIGINFO the kernel passes a whole siginfo of 128 bytes, all of them written.
     let info = unsafe { &*info.cast::<TimerInfo>() };
     let counts = &sampler.counts;
@@ -180,12 +180,15 @@ fn copy_within(stack: *mut u8, sp: u64, high: u64) -> u32 {
     u32::try_from(bytes).unwrap_or(0)
 }
 
-/// Has the kernel copy the stack from `sp` upwards as far as it is readable, which cannot fault.
+/// Has the kernel copy the stack from `sp` upwards as far as it is readable, which cannot fault; not
+/// beyond the thread's own block, which lies at the top of most stacks.
 #[cold]
 fn copy_by_kernel(stack: *mut u8, sp: u64) -> u32 {
+    let above = (thread_pointer() as u64).checked_sub(sp);
+    let bytes = above.map_or(STACK_BYTES as u64, |above| above.min(STACK_BYTES as u64));
     let local = libc::iovec {
         iov_base: stack.cast(),
-        iov_len: STACK_BYTES,
+        iov_len: usize::try_from(bytes).unwrap_or(0),
     };
     let mut remote = [libc::iovec {
         iov_base: std::ptr::null_mut(),
@@ -193,7 +196,7 @@ fn copy_by_kernel(stack: *mut u8, sp: u64) -> u32 {
     }; PIECES];
     // Pages, since the kernel stops at the first piece that it cannot read whole.
     let mut at = sp;
-    let mut left = STACK_BYTES as u64;
+    let mut left = bytes;
     for piece in &mut remote {
         let in_page = (4096 - at % 4096).min(left);
         *piece = libc::iovec {
@@ -236,9 +239,10 @@ mod tests {
             let known = [0x5a_u8; 64];
             let length = copy_by_kernel(slot.as_mut_ptr(), known.as_ptr() as u64);
             assert_eq!(slot[..64], known);
-            length
+            (length, thread_pointer() - known.as_ptr() as usize)
         };
-        assert!(std::thread::spawn(copy).join().unwrap() >= 4096);
+        let (length, above) = std::thread::spawn(copy).join().unwrap();
+        assert_eq!(length as usize, above.min(STACK_BYTES));
         let mut slot = vec![0_u8; STACK_BYTES];
         assert_eq!(
             copy_by_kernel(slot.as_mut_ptr(), 8),
@@ -275,7 +279,7 @@ mod tests {
             number,
             generation: record.generation(),
         };
-        let stack = [7_u64; 4096];
+        let stack = [7_u64; 1 + STACK_BYTES / 8];
         let sp = stack.as_ptr() as u64;
         record
             .high
@@ -326,7 +330,7 @@ mod tests {
         let mut weight = 0;
         sampler.arena.drain(|head, stack| {
             weight += head.weight;
-            assert_eq!(stack.len(), STACK_BYTES);
+            assert!(stack.len() >= size_of_val(&here));
             assert_eq!(head.name, timer::current_name());
         });
         assert_eq!(weight, 20, "50 ticks of 4 ms at 10 ms");
@@ -342,7 +346,7 @@ mod tests {
             number,
             generation: record.generation(),
         };
-        let stack = [7_u64; 4096];
+        let stack = [7_u64; 1 + STACK_BYTES / 8];
         record
             .high
             .store(stack.as_ptr_range().end as usize, Ordering::Relaxed);

@@ -6,6 +6,7 @@ pub(crate) mod handler;
 pub(crate) mod modules;
 pub(crate) mod records;
 mod registers;
+pub(crate) mod rehearsal;
 pub(crate) mod sampler;
 pub(crate) mod signal;
 pub(crate) mod timer;

@@ -67,6 +67,56 @@ pub(super) fn interrupted(context: *mut libc::c_void) -> Registers {
     }
 }
 
+/// The registers of the caller, now.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn here() -> Registers {
+    let (pc, sp, fp): (u64, u64, u64);
+    // SAFETY: reads registers only.
+    unsafe {
+        std::arch::asm!(
+            "lea {}, [rip]", "mov {}, rsp", "mov {}, rbp",
+            out(reg) pc, out(reg) sp, out(reg) fp, options(nomem, nostack, preserves_flags)
+        );
+    }
+    Registers { pc, sp, fp, lr: 0 }
+}
+
+/// The registers of the caller, now.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(super) fn here() -> Registers {
+    let (pc, sp, fp, lr): (u64, u64, u64, u64);
+    // SAFETY: reads registers only.
+    unsafe {
+        std::arch::asm!(
+            "adr {}, .", "mov {}, sp", "mov {}, x29", "mov {}, x30",
+            out(reg) pc, out(reg) sp, out(reg) fp, out(reg) lr,
+            options(nomem, nostack, preserves_flags)
+        );
+    }
+    Registers { pc, sp, fp, lr }
+}
+
+/// Puts registers where [`interrupted`] finds them.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn write(context: &mut libc::ucontext_t, registers: Registers) {
+    let [_, _, _, _, _, _, _, _, _, _, fp, _, _, _, _, sp, pc, ..] = &mut context.uc_mcontext.gregs;
+    *pc = registers.pc.cast_signed();
+    *sp = registers.sp.cast_signed();
+    *fp = registers.fp.cast_signed();
+}
+
+/// Puts registers where [`interrupted`] finds them.
+#[cfg(target_arch = "aarch64")]
+pub(super) fn write(context: &mut libc::ucontext_t, registers: Registers) {
+    let machine = &mut context.uc_mcontext;
+    let [.., fp, lr] = &mut machine.regs;
+    (*fp, *lr) = (registers.fp, registers.lr);
+    machine.pc = registers.pc;
+    machine.sp = registers.sp;
+}
+
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
 mod tests {
@@ -85,5 +135,16 @@ mod tests {
         };
         let (pointer, frame) = std::thread::spawn(look).join().unwrap();
         assert!(pointer > frame && pointer - frame < 8 << 20);
+    }
+
+    #[test]
+    fn registers_come_back_from_the_context_that_they_were_written_to() {
+        // SAFETY: all-zero bytes are a valid context.
+        let mut context: libc::ucontext_t = unsafe { std::mem::zeroed() };
+        let (local, here) = (0_u8, here());
+        write(&mut context, here);
+        let back = interrupted((&raw mut context).cast());
+        assert_eq!((back.pc, back.sp, back.fp), (here.pc, here.sp, here.fp));
+        assert!((&raw const local as u64).abs_diff(here.sp) < 4096);
     }
 }
