@@ -161,13 +161,18 @@ fn switches(time: Duration) -> Duration {
 #[test]
 fn coroutine_beside_guard_page() {
     let _turn = serial();
-    let (profile, used) = during(&agent(), HERTZ, || {
-        let threads = ["switch-a", "switch-b"].map(|name| {
-            let work = || switches(Duration::from_millis(1200));
-            (name, named(name, work))
-        });
-        threads.map(|(name, thread)| (name, thread.join().unwrap()))
-    });
+    let (profile, used) = during(
+        &agent(),
+        HERTZ,
+        || {},
+        |()| {
+            let threads = ["switch-a", "switch-b"].map(|name| {
+                let work = || switches(Duration::from_millis(1200));
+                (name, named(name, work))
+            });
+            threads.map(|(name, thread)| (name, thread.join().unwrap()))
+        },
+    );
     for (name, used) in used {
         let all = profile.of(name);
         let coroutine = reach(&profile, name, "cpu_stacks::in_coroutine");
@@ -206,10 +211,8 @@ fn alternates() {
     };
     let mut before = MaybeUninit::<libc::stack_t>::zeroed();
     // SAFETY: both are live locals; the stack outlives its use.
-    assert_eq!(
-        unsafe { libc::sigaltstack(&raw const stack, before.as_mut_ptr()) },
-        0
-    );
+    let set = unsafe { libc::sigaltstack(&raw const stack, before.as_mut_ptr()) };
+    assert_eq!(set, 0);
     // SAFETY: all-zero bytes are a valid action with an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_the_alternate_stack as *const () as usize;
@@ -230,9 +233,14 @@ fn alternates() {
 #[test]
 fn an_alternate_signal_stack_is_sampled() {
     let _turn = serial();
-    let (profile, ()) = during(&agent(), HERTZ, || {
-        named("alternate", alternates).join().unwrap();
-    });
+    let (profile, ()) = during(
+        &agent(),
+        HERTZ,
+        || {},
+        |()| {
+            named("alternate", alternates).join().unwrap();
+        },
+    );
     let all = profile.of("alternate");
     let handler = reach(&profile, "alternate", "cpu_stacks::on_the_alternate_stack");
     // The kernel's trampoline has unwind information: the interrupted function is on the stack too,
@@ -244,15 +252,20 @@ fn an_alternate_signal_stack_is_sampled() {
 #[test]
 fn threads_with_the_smallest_stacks_survive_and_are_sampled() {
     let _turn = serial();
-    let (profile, used) = during(&agent(), HERTZ, || {
-        let threads = (0..8).map(|_| {
-            let small = thread::Builder::new().name("small".to_owned());
-            let small = small.stack_size(16 << 10);
-            let thread = small.spawn(|| burn(Duration::from_millis(200))).unwrap();
-            thread.join().unwrap()
-        });
-        threads.sum::<Duration>()
-    });
+    let (profile, used) = during(
+        &agent(),
+        HERTZ,
+        || {},
+        |()| {
+            let threads = (0..8).map(|_| {
+                let small = thread::Builder::new().name("small".to_owned());
+                let small = small.stack_size(16 << 10);
+                let thread = small.spawn(|| burn(Duration::from_millis(200))).unwrap();
+                thread.join().unwrap()
+            });
+            threads.sum::<Duration>()
+        },
+    );
     let (all, due) = (profile.of("small"), used.as_secs_f64() * f64::from(HERTZ));
     let whole = reach(&profile, "small", "sampling::burn");
     eprintln!("{all} of {due:.0}, {whole} reach their function");
@@ -275,7 +288,7 @@ fn reused_tid_is_rearmed() {
         eprintln!("skipped: {LAST} cannot be written by this user");
         return;
     }
-    let (profile, used) = during(&agent(), HERTZ, two_of_one_id);
+    let (profile, used) = during(&agent(), HERTZ, || {}, |()| two_of_one_id());
     let (seen, due) = (profile.of("second"), used.as_secs_f64() * f64::from(HERTZ));
     // An ended thread's id on another one is found at the next full look, a second later at most.
     let least = (used.as_secs_f64() - 1.1) * f64::from(HERTZ);
