@@ -34,6 +34,13 @@ pub(crate) const RECORDER_HZ_DEFAULT: u32 = 19;
 pub(crate) const PROFILING_BUDGET: f64 = 0.03;
 /// See [`PROFILING_BUDGET`].
 pub(crate) const PROFILING_BUDGET_MOST: f64 = 0.5;
+/// Seconds of a wall-clock profile that is not told otherwise.
+pub(crate) const WALL_SECONDS_DEFAULT: u64 = 10;
+/// Moments per second at which a wall-clock profile looks at threads. Each costs two small reads and,
+/// for a thread that runs, a signal; double would show no more of waits that matter.
+pub(crate) const WALL_HZ: RangeInclusive<u32> = 1..=99;
+/// See [`WALL_HZ`]; not a divisor of common periods.
+pub(crate) const WALL_HZ_DEFAULT: u32 = 19;
 /// Readers that may wait for a profile at once.
 pub(crate) const PROFILE_READERS: usize = 8;
 /// Scrapes that may be in flight.
@@ -175,6 +182,8 @@ pub(crate) struct Config {
     pub(crate) recorder: u32,
     /// Share of the host's CPU time that sampling may cost.
     pub(crate) profiling_budget: f64,
+    /// What the host's runtimes call their threads, beside tokio's names.
+    pub(crate) workers: Vec<String>,
     pub(crate) series: usize,
     pub(crate) slow_query: Duration,
 }
@@ -192,6 +201,7 @@ impl Config {
             profiling: true,
             recorder: RECORDER_HZ_DEFAULT,
             profiling_budget: PROFILING_BUDGET,
+            workers: Vec::new(),
             series: SERIES,
             slow_query: SLOW_QUERY,
         }

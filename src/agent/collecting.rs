@@ -1,4 +1,4 @@
-//! The collecting and the profiling thread.
+//! The collecting thread and the two that profile.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use super::threads;
 use crate::catalog::families;
 use crate::collect::Source;
 use crate::collect::cpu::CpuCollector;
+use crate::collect::wall::WallCollector;
 use crate::config;
 use crate::error::Error;
 use crate::store::metrics::Counter;
@@ -84,6 +85,18 @@ pub(super) fn profile(shared: &Shared) -> Result<(), Error> {
         while !inside.stop.is_asked() {
             let wait = collector.turn(Instant::now());
             inside.store.cpu.wait(wait);
+        }
+        collector.stop();
+    })
+}
+
+/// Starts the thread that looks at other threads when somebody asks.
+pub(super) fn look(shared: &Shared) -> Result<(), Error> {
+    let mut collector = WallCollector::new(Arc::clone(&shared.store), &shared.config.workers);
+    let inside = shared.clone();
+    threads::start("sg-wall", "wall", shared, move || {
+        while !inside.stop.is_asked() {
+            collector.turn();
         }
         collector.stop();
     })

@@ -134,6 +134,7 @@ impl Inner {
         self.shared.stop.ask();
         self.shared.store.refresh.nudge();
         self.shared.store.cpu.nudge();
+        self.shared.store.looks.nudge();
         if let Some(serving) = &self.serving {
             serving.stop(drain);
         }

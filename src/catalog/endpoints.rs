@@ -219,6 +219,34 @@ pub(crate) static ALL: &[Endpoint] = &[
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
     ),
     row(
+        "/debug/pprof/wall",
+        Plane::Profile,
+        Signal::Runtime,
+        PPROF,
+        "seconds=1..=60 (10), hz=1..=99 (19), threads=all|<prefix> (runtime workers), idle=1, \
+         format=pprof|folded|svg",
+        "Wall-clock profile of the next seconds: where threads are, running or blocked.",
+        "go tool pprof -top 'http://{host}/debug/pprof/wall?seconds=5'",
+    ),
+    row(
+        "/debug/pprof/threads",
+        Plane::Profile,
+        Signal::Runtime,
+        PPROF,
+        "debug=1 (by stack) or 2 (each thread), format=pprof|folded|svg",
+        "All threads of this moment: state, system call, CPU time, stack.",
+        "curl -s 'http://{host}/debug/pprof/threads?debug=2'",
+    ),
+    row(
+        "/debug/pprof/threadcreate",
+        Plane::Profile,
+        Signal::Runtime,
+        PPROF,
+        "debug=1, format=pprof|folded|svg",
+        "How many threads there are of each name.",
+        "curl -s 'http://{host}/debug/pprof/threadcreate?debug=1'",
+    ),
+    row(
         "/debug/pprof/cmdline",
         Plane::Profile,
         Signal::Process,
@@ -263,10 +291,6 @@ pub(crate) static ABSENT: &[Absent] = &[
     Absent {
         path: "/debug/pprof/goroutine",
         reason: "goroutines belong to Go; tasks of the async runtime keep no stacks",
-    },
-    Absent {
-        path: "/debug/pprof/threadcreate",
-        reason: "the stacks that created threads are not recorded",
     },
     Absent {
         path: "/debug/pprof/block",

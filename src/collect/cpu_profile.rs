@@ -93,16 +93,23 @@ pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken) -> 
     }
 }
 
+/// Locations by address, and their functions.
 #[derive(Default)]
-struct Tables {
-    locations: Vec<Location>,
-    places: HashMap<u64, u32>,
-    functions: Vec<Function>,
+pub(super) struct Tables {
+    pub(super) locations: Vec<Location>,
+    pub(super) places: HashMap<u64, u32>,
+    pub(super) functions: Vec<Function>,
     function_places: HashMap<Function, u32>,
 }
 
 impl Tables {
-    fn locate(&mut self, key: u64, address: u64, mapping: Option<u32>, symbols: &[Symbol]) {
+    pub(super) fn locate(
+        &mut self,
+        key: u64,
+        address: u64,
+        mapping: Option<u32>,
+        symbols: &[Symbol],
+    ) {
         let lines = symbols.iter().map(|symbol| Line {
             function: self.function(&symbol.function),
             line: symbol.line,

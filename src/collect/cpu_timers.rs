@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use super::unwind::{End, Unwinder};
 use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
 use crate::store::stacks::TRUNCATED;
+use crate::store::sync::lock;
 
 /// One engine of the process runs at a time: signal, slots and records are the process's.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -224,17 +226,27 @@ impl Drop for Engine {
     }
 }
 
-fn begin(rate: SampleRate) -> Result<Running, Unavailable> {
-    let refused = |why: io::Error| Unavailable(format!("CPU timers cannot be used: {why}"));
-    let sampler = match Sampler::get() {
-        Some(sampler) if signal::is_ours(sampler.signal) => sampler,
-        Some(sampler) => return Err(hijacked(sampler)),
+/// Held while signal and slots are chosen, so that two threads choose the same.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+/// The process's sampler, with its signal installed.
+pub(super) fn sampler() -> Result<&'static Sampler, Unavailable> {
+    let refused = |why: io::Error| Unavailable(format!("no samples can be taken: {why}"));
+    let _installing = lock(&INSTALLING);
+    match Sampler::get() {
+        Some(sampler) if signal::is_ours(sampler.signal) => Ok(sampler),
+        Some(sampler) => Err(hijacked(sampler)),
         None => {
             let signal = free_signal()?;
             signal::install(signal).map_err(refused)?;
-            Sampler::install(slots(cores()), signal).map_err(refused)?
+            Sampler::install(slots(cores()), signal).map_err(refused)
         }
-    };
+    }
+}
+
+fn begin(rate: SampleRate) -> Result<Running, Unavailable> {
+    let refused = |why: io::Error| Unavailable(format!("CPU timers cannot be used: {why}"));
+    let sampler = sampler()?;
     sampler.set_period(rate.period());
     cpu_threads::arm(sampler);
     match Watcher::start(sampler) {

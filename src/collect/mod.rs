@@ -46,6 +46,12 @@ mod symbols;
 #[cfg(target_os = "linux")]
 mod unwind;
 
+#[cfg_attr(
+    not(all(feature = "profiling", target_os = "linux")),
+    path = "wall_none.rs"
+)]
+pub(crate) mod wall;
+
 #[cfg_attr(not(feature = "host"), path = "host_off.rs")]
 pub(crate) mod host;
 #[cfg(feature = "prometheus")]

@@ -5,7 +5,7 @@
 //! named keeps its place as `[module+0x1234]`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use addr2line::Loader;
@@ -15,6 +15,7 @@ use super::modules::{Module, modules};
 use crate::config::sampling;
 use crate::store::profile::{Function, Mapping};
 use crate::store::symbols::{Symbol, Symbols};
+use crate::store::sync::lock;
 
 /// What a set of addresses means.
 #[derive(Debug, Default)]
@@ -53,17 +54,23 @@ impl Patience<'_> {
     }
 }
 
+/// Held while addresses are named.
+static NAMING: Mutex<()> = Mutex::new(());
+
 /// Addresses named between two looks at the clock.
 const BATCH: usize = 64;
 
 impl Symboliser {
-    /// Names addresses, which are sorted and distinct.
+    /// Names addresses, which are sorted and distinct. One caller of the process at a time.
     pub(super) fn symbolise(
         &mut self,
         addresses: &[u64],
         table: &Symbols,
         patience: &Patience<'_>,
     ) -> Symbolised {
+        // CPU and wall profiles name at the same time; the debug information of two modules would
+        // double the memory.
+        let _one = lock(&NAMING);
         let mut out = Symbolised::default();
         match modules() {
             Ok(modules) if modules != self.known => {

@@ -12,7 +12,7 @@ use super::bounded::Bounded;
 use super::folded;
 use super::summary::summary;
 use crate::config;
-use crate::store::profile::Profile;
+use crate::store::profile::{CPU, Profile};
 
 /// Why there is no picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,7 +174,11 @@ pub(crate) fn with_nonce(svg: &[u8], nonce: &str) -> Vec<u8> {
 }
 
 fn empty(profile: &Profile, title: &str) -> Vec<u8> {
-    let mut words = String::from("No samples: the process used almost no CPU time in this window");
+    let mut words = if profile.period_type == CPU {
+        String::from("No samples: the process used almost no CPU time in this window")
+    } else {
+        String::from("No samples in this window")
+    };
     if let Some(expected) = profile.accounting.expected {
         words = format!("No samples; {expected} were to be expected from the CPU time used");
     }

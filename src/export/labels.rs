@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::store::label::{METHOD, ROUTE};
+use crate::store::looks::STATE;
 use crate::store::profile::{Profile, SAMPLES, Sample, THREAD};
 
 /// What stands at the root of every stack.
@@ -10,6 +11,8 @@ use crate::store::profile::{Profile, SAMPLES, Sample, THREAD};
 pub(crate) enum Root {
     Route,
     Thread,
+    /// Whether the thread ran or waited.
+    State,
 }
 
 /// The samples whose label has a value. How much of the truth they are is not known: a thread's
@@ -55,6 +58,10 @@ pub(crate) fn rooted(profile: &Profile, root: Root) -> Profile {
 impl Root {
     fn name(self, sample: &Sample) -> String {
         match self {
+            Self::State => match sample.label(STATE) {
+                Some(state) => format!("[{state}]"),
+                None => "[state not known]".to_owned(),
+            },
             Self::Thread => match sample.label(THREAD) {
                 Some(thread) => format!("[{thread}]"),
                 None => "[no thread name]".to_owned(),

@@ -1,12 +1,15 @@
 //! A profile in one line: how long, how often, how much of the truth.
 
-use crate::store::profile::Profile;
+use crate::store::profile::{CPU, Profile};
 
 pub(super) fn summary(profile: &Profile) -> String {
     let accounting = &profile.accounting;
-    let coverage = accounting
-        .coverage
-        .map_or("not known".to_owned(), |share| format!("{share:.2}"));
+    // Only CPU time can be compared with what the kernel counted.
+    let coverage = match accounting.coverage {
+        Some(share) => format!(", coverage {share:.2}"),
+        None if profile.period_type == CPU => ", coverage not known".to_owned(),
+        None => String::new(),
+    };
     let rate = if profile.period_type.unit == "nanoseconds" && profile.period > 0 {
         // Rounded: the period of 99 Hz is not a whole number of nanoseconds.
         let hertz = (1_000_000_000 + profile.period / 2) / profile.period;
@@ -15,7 +18,7 @@ pub(super) fn summary(profile: &Profile) -> String {
         String::new()
     };
     format!(
-        "{:.1} s, {rate}{} samples, coverage {coverage}",
+        "{:.1} s, {rate}{} samples{coverage}",
         profile.duration.as_secs_f64(),
         accounting.recorded
     )

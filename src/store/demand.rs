@@ -131,6 +131,18 @@ impl<W: Clone, A: Clone> Board<W, A> {
         state.news = false;
     }
 
+    /// Waits until there is a wish without an answer, or `timeout` has passed.
+    pub(crate) fn wait_for_wish(&self, timeout: Duration) {
+        let state = lock(&self.state);
+        let none = |state: &mut State<W, A>| !state.places.iter().any(|one| one.answer.is_none());
+        // Under the lock, so that a wish that comes before the wait is not missed.
+        drop(
+            self.changed
+                .wait_timeout_while(state, timeout, none)
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
     /// Wakes whoever is in [`wait`](Self::wait), or will be next.
     pub(crate) fn nudge(&self) {
         lock(&self.state).news = true;
@@ -245,6 +257,13 @@ mod tests {
         board.nudge();
         board.wait(long);
         assert!(!lock(&board.state).news, "told once");
+    }
+
+    #[test]
+    fn a_wish_that_came_first_ends_the_wait_for_wishes_at_once() {
+        let board: Arc<Board<u8, u8>> = Arc::new(Board::new(8));
+        let _demand = board.ask(1, later()).unwrap();
+        board.wait_for_wish(Duration::from_secs(3600));
     }
 
     #[test]

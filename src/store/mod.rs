@@ -11,6 +11,11 @@ pub(crate) mod demand;
 )]
 pub(crate) mod foreign;
 pub(crate) mod label;
+#[cfg_attr(
+    not(feature = "profiling"),
+    expect(dead_code, reason = "nothing looks at threads in this build")
+)]
+pub(crate) mod looks;
 pub(crate) mod metrics;
 pub(crate) mod profile;
 pub(crate) mod recorder;
@@ -30,6 +35,7 @@ use crate::config::{self, SampleRate};
 use callbacks::Callbacks;
 use demand::Board;
 use foreign::Foreign;
+use looks::{Look, LookAnswer};
 use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
 use recorder::Recorder;
@@ -100,6 +106,8 @@ pub(crate) struct Store {
     pub(crate) callbacks: Callbacks,
     /// Wishes for CPU profiles, answered by the profiling thread.
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
+    /// Wishes for looks at threads, answered by the thread that looks.
+    pub(crate) looks: Arc<Board<Look, LookAnswer>>,
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
     /// CPU samples of the last minutes.
@@ -125,6 +133,7 @@ impl Store {
             foreign: Foreign::default(),
             callbacks: Callbacks::default(),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
+            looks: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
             recorder: Mutex::default(),

@@ -20,7 +20,7 @@ pub(crate) const SAMPLES: ValueType = ValueType {
 };
 /// CPU time.
 #[cfg_attr(
-    not(any(test, feature = "profiling")),
+    not(any(test, feature = "profiling", feature = "flamegraph")),
     expect(dead_code, reason = "only profiles have it")
 )]
 pub(crate) const CPU: ValueType = ValueType {

@@ -17,3 +17,4 @@ mod layering;
 mod metrics_pages;
 mod recorder;
 mod request;
+mod wall;

@@ -12,6 +12,7 @@ mod query;
 mod scrape;
 mod shape;
 mod span;
+mod wall;
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,6 +78,7 @@ impl Plane {
     pub(crate) fn expire(&self, now: Instant) {
         self.store.refresh.expire(now);
         self.store.cpu.expire(now);
+        self.store.looks.expire(now);
     }
 
     /// Counts a refusal and puts it in the form that the path's clients read.
@@ -146,6 +148,9 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/flamegraph" => profile::cpu(plane, request, Format::Svg).await,
         "/debug/pprof/" => Ok(index::profiles(plane)),
         "/debug/pprof/profile" => profile::cpu(plane, request, Format::Pprof).await,
+        "/debug/pprof/wall" => wall::wall(plane, request, Format::Pprof).await,
+        "/debug/pprof/threads" => wall::threads(plane, request).await,
+        "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
         "/debug/pprof/symbol" => profile::symbol(plane, request, body),
         "/debug/agent" => about::agent(plane),

@@ -10,7 +10,7 @@ use super::span;
 use crate::catalog::endpoints::{self, TEXT};
 use crate::config;
 use crate::export::guard::{Reason, Refusal};
-use crate::store::demand::Outcome;
+use crate::store::demand::{Full, Outcome};
 use crate::store::{CpuSpan, CpuWish, NoProfile};
 
 /// What a reader wants, checked.
@@ -34,19 +34,26 @@ impl Ask {
     }
 }
 
+/// Whether the host lets profiles be seen at all, and this build has them.
+pub(super) fn is_served(plane: &Plane) -> Result<(), Refusal> {
+    if !endpoints::PROFILING {
+        let text = "built without feature \"profiling\"";
+        return Err(Refusal::new(501, Reason::Absent, text));
+    }
+    if plane.config.profiling {
+        Ok(())
+    } else {
+        Err(Refusal::new(404, Reason::Absent, "profile plane is off"))
+    }
+}
+
 /// A CPU profile of the seconds to come, or at once of some that are over.
 pub(super) async fn cpu(
     plane: &Plane,
     request: &Request,
     default: Format,
 ) -> Result<Reply, Refusal> {
-    if !endpoints::PROFILING {
-        let text = "built without feature \"profiling\"";
-        return Err(Refusal::new(501, Reason::Absent, text));
-    }
-    if !plane.config.profiling {
-        return Err(Refusal::new(404, Reason::Absent, "profile plane is off"));
-    }
+    is_served(plane)?;
     let ask = Ask::read(plane, request, default)?;
     if request.is_head() {
         // The length is known only after the work, which HEAD must not start.
@@ -75,10 +82,7 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
         .store
         .cpu
         .ask(wish, Instant::now() + wait)
-        .map_err(|full| {
-            let text = format!("profile readers at limit {}", full.limit);
-            Refusal::new(429, Reason::Readers, text).retry_after(Duration::from_secs(1))
-        })?;
+        .map_err(crowded)?;
     let profile = match demand.await {
         Outcome::Answered(Ok(profile)) => profile,
         Outcome::Answered(Err(NoProfile { text, not_held })) => {
@@ -94,6 +98,12 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
         }
     };
     ask.shape.show(plane, &profile, None)
+}
+
+/// The refusal of a reader beyond as many as may wait.
+pub(super) fn crowded(full: Full) -> Refusal {
+    let text = format!("profile readers at limit {}", full.limit);
+    Refusal::new(429, Reason::Readers, text).retry_after(Duration::from_secs(1))
 }
 
 pub(super) fn unavailable(text: String) -> Refusal {

@@ -56,10 +56,17 @@ impl Query {
         })
     }
 
-    /// A text that is not empty, as it was given.
-    pub(crate) fn text(&self, name: &'static str) -> Result<Option<String>, Refusal> {
-        let given = |value: &str| (!value.is_empty()).then(|| Some(value.to_owned()));
-        self.one(name, "given once and not empty", None, given)
+    /// A short text as it was given, `None` where it is not.
+    pub(crate) fn text(
+        &self,
+        name: &'static str,
+        longest: usize,
+    ) -> Result<Option<String>, Refusal> {
+        let allowed = format!("a text of 1..={longest} bytes");
+        self.one(name, &allowed, None, |value| {
+            let fits = (1..=longest).contains(&value.len());
+            fits.then(|| Some(value.to_owned()))
+        })
     }
 
     fn one<T>(

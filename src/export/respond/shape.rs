@@ -88,8 +88,8 @@ impl Shape {
         let shape = Self {
             format: query.word("format", &FORMATS, default)?,
             labels: query.word("labels", &LABELS, Extra::None)?,
-            route: query.text("route")?,
-            diff_route: query.text("diff_route")?,
+            route: query.text("route", config::URI_BYTES)?,
+            diff_route: query.text("diff_route", config::URI_BYTES)?,
             normalize: query.word("normalize", &[("0", false), ("1", true)], false)?,
         };
         let refused = |text| Err(Refusal::new(400, Reason::Parameter, text));

@@ -10,11 +10,77 @@ use super::*;
 use crate::assess::targets::TargetTable;
 use crate::catalog::endpoints;
 use crate::config;
+use crate::store::looks::{Seen, ThreadRow};
 use crate::store::profile::{Accounting, CPU, Function, Line, Location, Profile, SAMPLES, Sample};
 use crate::store::recorder::{HeldSpan, Recorder};
 use crate::store::symbols::Symbol;
 use crate::store::sync::lock;
 use crate::store::{CpuAnswer, CpuSpan, CpuWish, NoProfile, Unavailable};
+
+#[test]
+fn threads_are_shown_by_stack_one_by_one_and_by_name() {
+    let served = served();
+    let page = |target: &str| {
+        let reply = ask(&served.plane, "GET", target);
+        assert_eq!(header(&reply, "Content-Type"), Some(TEXT));
+        text(&reply).to_owned()
+    };
+    assert_eq!(
+        page("/debug/pprof/threads?debug=1"),
+        "threads profile: total 2\n2 @ 0x401000\n# worker [sleeping: futex]\n\
+         #\t0x401000\tshop::wait\n\n"
+    );
+    let each = "\"worker\" [sleeping: futex, CPU 1.500 s]:\nshop::wait\n\n";
+    assert_eq!(
+        page("/debug/pprof/threads?debug=2"),
+        format!("thread 7 {each}thread 8 {each}")
+    );
+    assert_eq!(
+        page("/debug/pprof/threadcreate?debug=1"),
+        "threadcreate profile: total 2\n2 @\n#\tworker\n\n"
+    );
+    assert_eq!(
+        page("/debug/pprof/threadcreate?format=folded"),
+        "worker 2\n"
+    );
+}
+
+#[test]
+fn bad_parameters_of_looks_get_exact_answers_and_start_nothing() {
+    let plane = silent();
+    let long = "x".repeat(65);
+    let rows = [
+        ("wall?seconds=61", "seconds must be 1..=60 (got \"61\")"),
+        ("wall?hz=100", "hz must be 1..=99 (got \"100\")"),
+        ("wall?idle=2", "idle must be 0|1 (got \"2\")"),
+        (
+            "wall?threads=",
+            "threads must be a text of 1..=64 bytes (got \"\")",
+        ),
+        (
+            &*format!("wall?threads={long}"),
+            "threads must be a text of 1..=64 bytes (got \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\")",
+        ),
+        (
+            "wall?seconds=1&debug=1",
+            "seconds and debug exclude each other",
+        ),
+        ("threads?debug=3", "debug must be 0|1|2 (got \"3\")"),
+        (
+            "threads?seconds=1",
+            "seconds: this profile shows one moment",
+        ),
+    ];
+    for (target, wanted) in rows {
+        let reply = ask(&plane, "GET", &format!("/debug/pprof/{target}"));
+        assert_eq!(
+            (reply.status(), &*detail(&reply)),
+            (400, wanted),
+            "{target}"
+        );
+        assert_eq!(plane.store.looks.waiting(), 0);
+    }
+}
 
 /// Panics where a test asks for it, in the middle of any handler.
 pub(super) fn failpoint(request: &Request) {
@@ -49,7 +115,16 @@ pub(crate) fn served_by(
     let stop = Arc::new(AtomicBool::new(false));
     let (profiling, collecting) = (Arc::clone(&plane), Arc::clone(&plane));
     let (stop_profiling, stop_collecting) = (Arc::clone(&stop), Arc::clone(&stop));
+    let (looking, stop_looking) = (Arc::clone(&plane), Arc::clone(&stop));
     let threads = vec![
+        thread::spawn(move || {
+            while !stop_looking.load(Ordering::Relaxed) {
+                for (id, _) in looking.store.looks.open() {
+                    looking.store.looks.answer(id, Ok(Arc::new(seen())));
+                }
+                looking.store.looks.wait(Duration::from_millis(5));
+            }
+        }),
         thread::spawn(move || {
             while !stop_profiling.load(Ordering::Relaxed) {
                 for (id, wish) in profiling.store.cpu.open() {
@@ -111,6 +186,23 @@ pub(crate) fn profile(function: &str) -> Profile {
             ..Accounting::default()
         },
         comments: Vec::new(),
+    }
+}
+
+/// Two threads with one stack between them.
+fn seen() -> Seen {
+    let profile = profile("shop::wait");
+    let row = |tid, stack: &[u32]| ThreadRow {
+        tid,
+        name: "worker".into(),
+        state: "sleeping",
+        call: Some("futex".into()),
+        cpu: Some(Duration::from_millis(1500)),
+        stack: stack.into(),
+    };
+    Seen {
+        profile,
+        threads: vec![row(7, &[0]), row(8, &[0])],
     }
 }
 

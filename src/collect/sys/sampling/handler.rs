@@ -9,6 +9,7 @@
 use std::sync::atomic::Ordering;
 
 use super::arena::{Head, STACK_BYTES};
+use super::ask::Question;
 use super::records::{self, Record, ThreadName};
 use super::registers::{Registers, interrupted, thread_pointer};
 use super::sampler::Sampler;
@@ -58,6 +59,9 @@ pub(super) fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mu
     let info = unsafe { &*info.cast::<TimerInfo>() };
     let counts = &sampler.counts;
     if info.code != libc::SI_TIMER {
+        if let Some(question) = sampler.asks.question(info.code, info.value) {
+            return answer(sampler, question, interrupted(context));
+        }
         counts.fired.fetch_add(1, Ordering::Relaxed);
         counts.lost_foreign.fetch_add(1, Ordering::Relaxed);
         return;
@@ -110,6 +114,21 @@ fn unmet_thread(sampler: &Sampler, registers: Registers) {
     counts.fired.fetch_add(u64::from(weight), Ordering::Relaxed);
     write(sampler, weight, tid, name, registers, |stack| {
         copy_by_kernel(stack, registers.sp)
+    });
+}
+
+/// Somebody asked this thread what it does. Its stack is copied by the kernel, since a thread that was
+/// never sampled has no known bounds.
+fn answer(sampler: &Sampler, question: Question, registers: Registers) {
+    sampler.asks.answer(question, |stack| Head {
+        weight: question.session,
+        tid: question.tid,
+        pc: registers.pc,
+        sp: registers.sp,
+        fp: registers.fp,
+        lr: registers.lr,
+        len: copy_by_kernel(stack, registers.sp),
+        ..Head::default()
     });
 }
 

@@ -1,6 +1,7 @@
 //! The signal handler that takes samples, and all that it shares with the threads around it.
 
 pub(crate) mod arena;
+pub(crate) mod ask;
 mod bits;
 pub(crate) mod handler;
 pub(crate) mod modules;

@@ -20,13 +20,14 @@ const ARMED: u32 = 2;
 pub(crate) type ThreadName = [u8; 16];
 
 /// The names of the agent's own threads: left out of profiles, their cost has metrics of its own.
-const AGENTS: [&[u8]; 6] = [
+const AGENTS: [&[u8]; 7] = [
     b"sg-collect",
     b"sg-profile",
     b"sg-serve",
     b"sg-symbols",
     b"sg-watch",
     b"sg-stop",
+    b"sg-wall",
 ];
 
 /// The bytes of a name before its first zero.

@@ -11,6 +11,7 @@ use std::sync::atomic::{
 use std::time::Duration;
 
 use super::arena::Arena;
+use super::ask::Asks;
 use super::records::{Record, Records};
 use super::timer::{self, Cookie};
 use super::{handler, modules};
@@ -51,6 +52,8 @@ pub(crate) struct Sampler {
     /// 1 in the process that made it; on a page that the kernel zeroes in a forked child.
     pub(super) alive: &'static AtomicU32,
     pub(crate) arena: Arena,
+    /// Questions to single threads, apart from the timers' samples.
+    pub(crate) asks: Asks,
     pub(crate) records: Records,
     /// CPU time between samples; 0 while sampling is off.
     pub(super) period_nanos: AtomicU64,
@@ -107,6 +110,7 @@ impl Sampler {
         Ok(Self {
             alive: wiped_on_fork()?,
             arena: Arena::new(slots)?,
+            asks: Asks::new()?,
             records: Records::new(),
             period_nanos: AtomicU64::new(0),
             counts: Counts::default(),

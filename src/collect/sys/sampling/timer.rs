@@ -37,7 +37,7 @@ impl Cookie {
         }
     }
 
-    fn to_bits(self) -> u64 {
+    pub(super) fn to_bits(self) -> u64 {
         u64::from(self.number) | (u64::from(self.generation) << 32)
     }
 }
