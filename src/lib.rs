@@ -25,6 +25,7 @@ pub use catalog::{Metric, Signal, Unit};
 pub use config::DEFAULT_ADDRESS;
 pub use error::Error;
 pub use export::respond::{Reply, Request};
+pub use instrument::awaits::awaiting;
 pub use instrument::cache::{
     Cache, CacheClass, CacheSize, EvictionCause, InvalidationKind, Load, Lookup, Tier,
 };

@@ -192,10 +192,8 @@ pub(crate) static ALL: &[Endpoint] = &[
         Plane::Profile,
         Signal::Cpu,
         SVG,
-        "seconds=1..=60 (30), hz=1..=250 (99), format=svg|folded|pprof|speedscope|firefox, \
-         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1; of \
-         the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, 1..=900 s apart",
-        "CPU flame graph of the next seconds, or at once of past ones.",
+        "type=cpu|wall|await, and the parameters of profile, wall or block",
+        "Flame graph of CPU time, of wall-clock time or of the waits of requests.",
         "curl -o flame.svg 'http://{host}/debug/flamegraph?seconds=5'",
     ),
     row(
@@ -227,6 +225,15 @@ pub(crate) static ALL: &[Endpoint] = &[
          format=pprof|folded|svg",
         "Wall-clock profile of the next seconds: where threads are, running or blocked.",
         "go tool pprof -top 'http://{host}/debug/pprof/wall?seconds=5'",
+    ),
+    row(
+        "/debug/pprof/block",
+        Plane::Profile,
+        Signal::Request,
+        PPROF,
+        "seconds=1..=60 (all since the start), debug=1, format=pprof|folded|svg",
+        "Where requests waited, by route and by what they had open: contentions and delay.",
+        "go tool pprof -top http://{host}/debug/pprof/block",
     ),
     row(
         "/debug/pprof/threads",
@@ -291,10 +298,6 @@ pub(crate) static ABSENT: &[Absent] = &[
     Absent {
         path: "/debug/pprof/goroutine",
         reason: "goroutines belong to Go; tasks of the async runtime keep no stacks",
-    },
-    Absent {
-        path: "/debug/pprof/block",
-        reason: "waits of tasks and threads are not recorded",
     },
     Absent {
         path: "/debug/pprof/mutex",

@@ -6,9 +6,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::awaits::{self, OpenAwait};
 use crate::catalog::families as rows;
 use crate::error::Error;
 use crate::store::Store;
+use crate::store::awaits::Frame;
 use crate::store::metrics::{Counter, Held, Histogram, UpDown};
 
 /// How near to the caller a cache lies.
@@ -124,6 +126,8 @@ struct Inner {
     evictions: [Counter; CAUSES.len()],
     invalidations: [Counter; KINDS.len()],
     lag: Histogram,
+    get: Frame,
+    load: Frame,
 }
 
 impl Cache {
@@ -161,6 +165,8 @@ impl Cache {
                 ],
                 invalidations: [invalid(ttl), invalid(event), invalid(dependency)],
                 lag: metrics.own_histogram(&rows::CACHE_INVALIDATION_LAG, &[name]),
+                get: store.awaits.frame(&format!("cache get {name} {level}")),
+                load: store.awaits.frame(&format!("cache load {name}")),
                 store: Arc::clone(store),
                 name: name.into(),
                 tier,
@@ -184,6 +190,7 @@ impl Cache {
         Lookup {
             cache: self.clone(),
             started: Instant::now(),
+            _open: awaits::open(&self.inner.store, self.inner.get),
         }
     }
 
@@ -195,6 +202,7 @@ impl Cache {
             started: Instant::now(),
             class: None,
             _inflight: self.inner.inflight.hold(),
+            _open: awaits::open(&self.inner.store, self.inner.load),
         }
     }
 
@@ -326,6 +334,7 @@ impl Inner {
 pub struct Lookup {
     cache: Cache,
     started: Instant,
+    _open: Option<OpenAwait>,
 }
 
 impl Lookup {
@@ -371,6 +380,7 @@ pub struct Load {
     started: Instant,
     class: Option<CacheClass>,
     _inflight: Held,
+    _open: Option<OpenAwait>,
 }
 
 impl Load {

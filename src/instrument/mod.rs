@@ -1,9 +1,10 @@
 //! What host code calls while it serves: guards for requests, caches, queries and pools.
 //!
-//! May use the store and the catalogue. Absent on purpose: allocation and locks after warm-up,
-//! since this runs inside someone's request. Every guard reads the clock once when it is made and
+//! May use the store and the catalogue. Absent on purpose: allocation and contended locks after
+//! warm-up, since this runs inside someone's request. Every guard reads the clock once when it is made and
 //! once when it ends; one that is dropped without an end records what the drop means, or nothing.
 
+pub(crate) mod awaits;
 pub(crate) mod cache;
 pub(crate) mod connection;
 pub(crate) mod label;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::awaits::{self, OpenAwait};
 use crate::catalog::families as rows;
 use crate::error::Error;
 use crate::store::Store;
+use crate::store::awaits::Frame;
 use crate::store::metrics::{Counter, Gauge, Held, Histogram, UpDown};
 
 /// What a pool holds at one moment.
@@ -39,6 +41,7 @@ struct Inner {
     used: Histogram,
     created: Histogram,
     timeouts: Counter,
+    frame: Frame,
 }
 
 impl Pool {
@@ -52,6 +55,7 @@ impl Pool {
                 used: metrics.own_histogram(&rows::DB_CLIENT_CONNECTION_USE_TIME, &label),
                 created: metrics.own_histogram(&rows::DB_CLIENT_CONNECTION_CREATE_TIME, &label),
                 timeouts: metrics.own_counter(&rows::DB_CLIENT_CONNECTION_TIMEOUTS, &label),
+                frame: store.awaits.frame(&format!("pool acquire {name}")),
                 store: Arc::clone(store),
                 name: name.into(),
             }),
@@ -95,6 +99,7 @@ impl Pool {
             pool: self.clone(),
             started: Instant::now(),
             _pending: self.inner.pending.hold(),
+            _open: awaits::open(&self.inner.store, self.inner.frame),
         }
     }
 
@@ -114,6 +119,7 @@ pub struct PoolWait {
     pool: Pool,
     started: Instant,
     _pending: Held,
+    _open: Option<OpenAwait>,
 }
 
 impl PoolWait {

@@ -3,9 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::awaits::{self, OpenAwait};
 use super::scope;
 use crate::catalog::families as rows;
 use crate::store::Store;
+use crate::store::awaits::Frame;
 use crate::store::metrics::{Counter, Histogram};
 
 /// What a statement is called in every output; all of it static, never the statement's text with
@@ -42,6 +44,7 @@ struct Inner {
     slow: Counter,
     slow_at: Duration,
     failed: [OnceLock<(&'static str, Histogram)>; 8],
+    frame: Frame,
 }
 
 impl Query {
@@ -56,6 +59,7 @@ impl Query {
                     .own_histogram(&rows::DB_CLIENT_RESPONSE_RETURNED_ROWS, &[labels.summary]),
                 slow: metrics.own_counter(&rows::DB_CLIENT_SLOW_QUERIES, &slow),
                 slow_at,
+                frame: store.awaits.frame(&format!("query {}", labels.summary)),
                 labels,
                 store: Arc::clone(store),
                 failed: [const { OnceLock::new() }; 8],
@@ -68,6 +72,7 @@ impl Query {
     pub fn start(&self) -> QueryRun {
         scope::count_query();
         QueryRun {
+            _open: awaits::open(&self.inner.store, self.inner.frame),
             query: self.clone(),
             started: Instant::now(),
             done: false,
@@ -95,6 +100,7 @@ pub struct QueryRun {
     query: Query,
     started: Instant,
     done: bool,
+    _open: Option<OpenAwait>,
 }
 
 impl QueryRun {

@@ -109,27 +109,26 @@ impl RequestRecord {
         self.status = status;
     }
 
-    pub(crate) fn set_route(&mut self, template: &str) {
-        self.route = Some(self.requests.routes.get(template));
-    }
-
-    /// What CPU samples say of this request as far as it is known.
-    pub(crate) fn mark(&self) -> Mark {
-        let method = self.head.method;
-        let set = match &self.route {
-            Some(route) => route.labels(method),
-            None => method_labels(method),
+    /// The scope of code below the layer; `template` is the route if it is known.
+    pub(crate) fn scope(&self, template: Option<&str>) -> Box<Scope> {
+        let mark = Mark {
+            set: method_labels(self.head.method),
+            trace: self.head.trace.map_or_else(Trace::default, |trace| Trace {
+                trace_id: trace.trace_id,
+                span_id: trace.span_id,
+            }),
         };
-        let trace = self.head.trace.map_or_else(Trace::default, |trace| Trace {
-            trace_id: trace.trace_id,
-            span_id: trace.span_id,
-        });
-        Mark { set, trace }
+        let store = Arc::clone(&self.requests.store);
+        let scope = Scope::serving(store, self.head.method, mark);
+        if let Some(template) = template {
+            scope.set_route(&self.requests.routes.get(template));
+        }
+        Box::new(scope)
     }
 
     /// Takes over what code below the layer has said of the request.
     pub(crate) fn absorb(&mut self, scope: &Scope) {
-        if let Some(route) = scope.take_route() {
+        if let Some(route) = scope.route() {
             self.route = Some(route);
         }
         self.queries = scope.queries();

@@ -8,7 +8,7 @@ use pin_project_lite::pin_project;
 
 use super::request::{End, RequestRecord};
 use super::routes::Abort;
-use super::scope::{Entered, Scope};
+use super::scope::{self, Scope};
 
 pin_project! {
     /// A response body whose end ends the request's record.
@@ -80,10 +80,8 @@ impl<B: Body> Body for ResponseBody<B> {
         let Some(open) = this.open.as_mut() else {
             return this.inner.poll_frame(context);
         };
-        let frame = {
-            let _entered = Entered::new(&mut open.scope);
-            ready!(this.inner.as_mut().poll_frame(context))
-        };
+        let inner = this.inner.as_mut();
+        let frame = ready!(scope::poll(&mut open.scope, || inner.poll_frame(context)));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

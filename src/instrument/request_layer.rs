@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::method::Method;
 use super::request::{End, Head, RequestRecord, Requests};
 use super::request_body::ResponseBody;
-use super::scope::{Entered, Scope};
+use super::scope::{self, Entered, Scope};
 use crate::store::metrics::TraceContext;
 
 type RouteReader = fn(&Extensions) -> Option<&str>;
@@ -117,15 +117,10 @@ where
                 .and_then(|value| value.to_str().ok())
                 .and_then(TraceContext::sampled_from_traceparent),
         };
-        let mut record = self.layer.requests.begin(head);
-        if let Some(template) = self
-            .layer
-            .matched_path
-            .and_then(|read| read(request.extensions()))
-        {
-            record.set_route(template);
-        }
-        let mut scope = Some(Box::new(Scope::new(head.method, record.mark())));
+        let record = self.layer.requests.begin(head);
+        let matched = self.layer.matched_path;
+        let template = matched.and_then(|read| read(request.extensions()));
+        let mut scope = Some(record.scope(template));
         let inner = {
             // Some services do their routing in `call`, before the first poll.
             let _entered = Entered::new(&mut scope);
@@ -153,6 +148,8 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if let (Some(record), Some(scope)) = (this.record.as_mut(), this.scope.as_deref()) {
+                // Now, while the inner future still has open what it waited for.
+                scope.resume();
                 record.absorb(scope);
             }
         }
@@ -168,10 +165,8 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = {
-            let _entered = Entered::new(this.scope);
-            ready!(this.inner.poll(context))
-        };
+        let inner = this.inner;
+        let result = ready!(scope::poll(this.scope, || inner.poll(context)));
         let record = this.record.take();
         let scope = this.scope.take();
         let Some(mut record) = record else {

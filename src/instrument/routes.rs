@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, RwLock};
 use super::method::{self, Method};
 use crate::catalog::families as rows;
 use crate::store::Store;
+use crate::store::awaits::Frame;
 use crate::store::label::{self, LabelSet};
 use crate::store::metrics::{Counter, Histogram};
 use crate::store::sync::{read, write};
@@ -54,6 +55,7 @@ pub(crate) struct Route {
     store: Arc<Store>,
     places: [OnceLock<(Outcome, Arc<RequestSeries>)>; PLACES],
     queries: Histogram,
+    frame: Frame,
     aborted: [Counter; ABORTS.len()],
     labels: [OnceLock<LabelSet>; method::COUNT],
 }
@@ -93,6 +95,7 @@ impl Route {
             store: Arc::clone(store),
             places: [const { OnceLock::new() }; PLACES],
             queries: metrics.own_histogram(&rows::DB_QUERIES_PER_REQUEST, &[template]),
+            frame: store.awaits.frame(template),
             aborted,
             labels: [const { OnceLock::new() }; method::COUNT],
         }
@@ -107,6 +110,11 @@ impl Route {
         let make = || method_labels(method).with(label::ROUTE, &self.template);
         let place = self.labels.get(method.place());
         place.map_or_else(make, |place| *place.get_or_init(make))
+    }
+
+    /// Its name among those of awaits.
+    pub(crate) fn frame(&self) -> Frame {
+        self.frame
     }
 
     /// The handles for this outcome; found without a lock or an allocation after the first time.

@@ -1,17 +1,22 @@
 //! The request that the running task serves, visible to code below it for as long as it is polled.
 //!
 //! The scope is moved into a thread-local before each poll and taken back after it, so interleaved
-//! tasks on one worker never see each other's, and a parked worker has none.
+//! tasks on one worker never see each other's, and a parked worker has none. The time between a poll
+//! that was pending and the next is where the request waited.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
+use super::awaits::OpenAwaits;
 use super::method::Method;
 use super::routes::Route;
+use crate::store::Store;
+use crate::store::awaits::{Frame, LogicalStack};
 use crate::store::label::{self, Mark, Marked};
 
 #[derive(Debug, Default)]
@@ -20,8 +25,15 @@ pub(crate) struct Scope {
     queries: Cell<u32>,
     /// Queries of tasks that work for this request; made when the first such task is.
     elsewhere: RefCell<Option<Arc<AtomicU32>>>,
-    /// This is such a task: its queries are counted for the request that it works for.
-    carried: bool,
+    /// This is such a task: its queries are counted for the request that it works for. It waits below
+    /// what the request had open when the task was made.
+    carried: Option<LogicalStack>,
+    /// Where waits are written down; without it they are not clocked.
+    store: Option<Arc<Store>>,
+    /// Made when the first guard is.
+    awaits: OnceCell<Arc<OpenAwaits>>,
+    /// When the last poll ended, if it was pending.
+    waiting: Cell<Option<Instant>>,
     /// What CPU samples say of this work; nothing more than the route is ever added to it.
     mark: Cell<Mark>,
     method: Option<Method>,
@@ -32,28 +44,80 @@ thread_local! {
 }
 
 impl Scope {
-    pub(crate) fn new(method: Method, mark: Mark) -> Self {
+    /// The scope of a request whose waits go to this store.
+    pub(crate) fn serving(store: Arc<Store>, method: Method, mark: Mark) -> Self {
+        let mut made = Self::new(Some(store), None, mark);
+        made.method = Some(method);
+        made
+    }
+
+    fn new(store: Option<Arc<Store>>, carried: Option<LogicalStack>, mark: Mark) -> Self {
         Self {
+            route: RefCell::default(),
+            queries: Cell::default(),
+            elsewhere: RefCell::default(),
+            carried,
+            store,
+            awaits: OnceCell::new(),
+            waiting: Cell::default(),
             mark: Cell::new(mark),
-            method: Some(method),
-            ..Self::default()
+            method: None,
         }
     }
 
-    fn set_route(&self, route: &Arc<Route>) {
+    pub(crate) fn store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref()
+    }
+
+    pub(crate) fn awaits(&self) -> &Arc<OpenAwaits> {
+        self.awaits.get_or_init(Arc::default)
+    }
+
+    /// The route and what is open; says whether anything is.
+    fn stack(&self) -> (LogicalStack, bool) {
+        let route = self.route.borrow();
+        let route = route
+            .as_ref()
+            .map_or(Frame::UNMATCHED, |route| route.frame());
+        let mut stack = self.carried.unwrap_or_else(|| LogicalStack::of(route));
+        let open = self.awaits.get();
+        let named = open.is_some_and(|open| open.push_onto(&mut stack));
+        (stack, named)
+    }
+
+    /// A poll was pending: the clock of a wait starts.
+    fn wait(&self) {
+        if self.store.is_some() {
+            self.waiting.set(Some(Instant::now()));
+        }
+    }
+
+    /// The wait is over, by the next poll or because nobody polls any more. What is open has not
+    /// changed since, as only polls change it.
+    pub(crate) fn resume(&self) {
+        let Some((since, store)) = self.waiting.take().zip(self.store.as_ref()) else {
+            return;
+        };
+        let waited = since.elapsed();
+        let (mut stack, named) = self.stack();
+        if !named {
+            stack.push(Frame::OTHER);
+        }
+        store.awaits.add(stack, waited);
+    }
+
+    pub(crate) fn set_route(&self, route: &Arc<Route>) {
         self.route.replace(Some(Arc::clone(route)));
         let mark = self.mark.get();
         let set = match self.method {
             Some(method) => route.labels(method),
             None => mark.set.with(label::ROUTE, route.template()),
         };
-        let mark = Mark { set, ..mark };
-        self.mark.set(mark);
-        label::replace(mark);
+        self.mark.set(Mark { set, ..mark });
     }
 
-    pub(crate) fn take_route(&self) -> Option<Arc<Route>> {
-        self.route.take()
+    pub(crate) fn route(&self) -> Option<Arc<Route>> {
+        self.route.borrow().clone()
     }
 
     pub(crate) fn queries(&self) -> u32 {
@@ -66,7 +130,7 @@ impl Scope {
 
     fn count_query(&self) {
         match &*self.elsewhere.borrow() {
-            Some(count) if self.carried => {
+            Some(count) if self.carried.is_some() => {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             _ => self.queries.set(self.queries.get().saturating_add(1)),
@@ -78,9 +142,18 @@ impl Scope {
     }
 }
 
+impl Drop for Scope {
+    fn drop(&mut self) {
+        self.resume();
+    }
+}
+
 /// Says which route the running request took; the last one said is kept.
 pub(crate) fn set_route(route: &Arc<Route>) {
-    with(|scope| scope.set_route(route));
+    with(|scope| {
+        scope.set_route(route);
+        label::replace(scope.mark.get());
+    });
 }
 
 /// Counts a query made for the running request, if there is one.
@@ -88,12 +161,36 @@ pub(crate) fn count_query() {
     with(Scope::count_query);
 }
 
-fn with(act: impl FnOnce(&Scope)) {
+/// Does something with the scope of the running request, if there is one.
+pub(crate) fn with<T>(act: impl FnOnce(&Scope) -> T) -> Option<T> {
     // Thread-locals may be gone while a thread ends; then there is no request either.
-    if CURRENT
+    CURRENT
         .try_with(|current| current.borrow().as_deref().map(act))
-        .is_err()
-    {}
+        .ok()
+        .flatten()
+}
+
+/// Polls with the scope in `slot` current, and clocks the wait if the poll is pending.
+///
+/// # Cost
+/// Two clock reads per pending poll, and what [`Awaits::add`](crate::store::awaits::Awaits::add) costs.
+pub(crate) fn poll<T>(slot: &mut Option<Box<Scope>>, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    if let Some(scope) = slot.as_deref() {
+        scope.resume();
+    }
+    // A scope that is polled by another one's future waits when that one does: counted once.
+    let inside = with(|_| ()).is_some();
+    let polled = {
+        let _entered = Entered::new(slot);
+        poll()
+    };
+    if polled.is_pending()
+        && !inside
+        && let Some(scope) = slot.as_deref()
+    {
+        scope.wait();
+    }
+    polled
 }
 
 /// Makes the scope in `slot` current until dropped, then puts it back.
@@ -131,7 +228,8 @@ impl Drop for Entered<'_> {
 
 /// Makes a future work for the running request, wherever it is polled.
 ///
-/// Its queries count for that request, and its CPU samples carry that request's labels. A host that spawns part of a request's work, such as a load
+/// Its queries count for that request, its waits stand below what the request had open, and its CPU
+/// samples carry that request's labels. A host that spawns part of a request's work, such as a load
 /// that must outlive a client that leaves, wraps it in this. Outside a request it changes nothing.
 ///
 /// ```
@@ -140,30 +238,25 @@ impl Drop for Entered<'_> {
 /// # drop(load);
 /// ```
 pub fn in_request<F: Future>(future: F) -> InRequest<F> {
-    let elsewhere = CURRENT
-        .try_with(|current| current.borrow().as_deref().map(Scope::elsewhere))
-        .ok()
-        .flatten();
-    let scope = elsewhere.map(|count| {
-        let elsewhere = RefCell::new(Some(count));
-        Box::new(Scope {
-            elsewhere,
-            carried: true,
-            mark: Cell::new(label::current()),
-            ..Scope::default()
-        })
+    let scope = with(|scope| {
+        let (mut stack, _) = scope.stack();
+        stack.push(Frame::IN_REQUEST);
+        let task = Scope::new(scope.store.clone(), Some(stack), label::current());
+        task.elsewhere.replace(Some(scope.elsewhere()));
+        Box::new(task)
     });
     InRequest {
-        future: Box::pin(future),
         scope,
+        future: Box::pin(future),
     }
 }
 
 /// A future that works for the request in which it was made; see [`in_request`].
 #[derive(Debug)]
 pub struct InRequest<F> {
-    future: Pin<Box<F>>,
+    /// Before the future, so that a wait that ends with its drop finds open what it waited for.
     scope: Option<Box<Scope>>,
+    future: Pin<Box<F>>,
 }
 
 impl<F: Future> Future for InRequest<F> {
@@ -174,8 +267,8 @@ impl<F: Future> Future for InRequest<F> {
         if this.scope.is_none() {
             return this.future.as_mut().poll(context);
         }
-        let _entered = Entered::new(&mut this.scope);
-        this.future.as_mut().poll(context)
+        let future = &mut this.future;
+        self::poll(&mut this.scope, || future.as_mut().poll(context))
     }
 }
 

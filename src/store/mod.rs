@@ -3,6 +3,7 @@
 //! May use the catalogue, the limits and the error. Absent on purpose: tokio, sockets, files,
 //! formats.
 
+pub(crate) mod awaits;
 pub(crate) mod callbacks;
 pub(crate) mod demand;
 #[cfg_attr(
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::config::{self, SampleRate};
+use awaits::Awaits;
 use callbacks::Callbacks;
 use demand::Board;
 use foreign::Foreign;
@@ -65,6 +67,14 @@ pub(crate) enum CpuSpan {
 }
 
 impl CpuSpan {
+    /// The rate that is asked for; the past has its own.
+    pub(crate) fn hz(self) -> Option<u32> {
+        match self {
+            Self::Next { rate, .. } => Some(rate.hz()),
+            Self::Ago { .. } | Self::Between { .. } => None,
+        }
+    }
+
     pub(crate) fn duration(self) -> Duration {
         match self {
             Self::Next { duration, .. } | Self::Ago { duration, .. } => duration,
@@ -104,6 +114,10 @@ pub(crate) struct Store {
     pub(crate) foreign: Foreign,
     /// The host's own readings.
     pub(crate) callbacks: Callbacks,
+    /// Where requests waited.
+    pub(crate) awaits: Awaits,
+    /// Readers that wait until a span of time is over, which nobody answers.
+    pub(crate) pauses: Arc<Board<(), ()>>,
     /// Wishes for CPU profiles, answered by the profiling thread.
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
     /// Wishes for looks at threads, answered by the thread that looks.
@@ -132,6 +146,8 @@ impl Store {
             metrics: Metrics::new(limits),
             foreign: Foreign::default(),
             callbacks: Callbacks::default(),
+            awaits: Awaits::default(),
+            pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             looks: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),

@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod awaits;
 mod budget;
 mod client;
 mod examples;

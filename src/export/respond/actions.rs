@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::message::Request;
 use crate::config;
-use crate::store::CpuSpan;
 use crate::store::metrics::unix_nanos_now;
 use crate::store::sync::lock;
 
@@ -37,18 +36,16 @@ impl Actions {
     pub(crate) fn begin(
         &self,
         request: &Request,
-        span: CpuSpan,
+        seconds: u64,
+        hz: Option<u32>,
         format: &'static str,
     ) -> Running<'_> {
         let action = Action {
             unix_milliseconds: unix_nanos_now() / 1_000_000,
             peer: request.peer.map(|peer| peer.to_string()),
             path: request.path.clone(),
-            seconds: span.duration().as_secs(),
-            hz: match span {
-                CpuSpan::Next { rate, .. } => Some(rate.hz()),
-                CpuSpan::Ago { .. } | CpuSpan::Between { .. } => None,
-            },
+            seconds,
+            hz,
             format,
             status: None,
             bytes: 0,
@@ -107,11 +104,7 @@ mod tests {
         let actions = Actions::default();
         let request = Request::new("GET", "/debug/pprof/profile");
         for seconds in 0..300 {
-            let span = CpuSpan::Between {
-                from: 0,
-                to: 1000 * seconds,
-            };
-            let running = actions.begin(&request, span, "pprof");
+            let running = actions.begin(&request, seconds, None, "pprof");
             if seconds % 2 == 0 {
                 running.ended(200, 7);
             }

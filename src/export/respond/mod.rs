@@ -5,6 +5,7 @@
 
 mod about;
 mod actions;
+mod block;
 mod bodies;
 pub(crate) mod message;
 mod profile;
@@ -35,6 +36,7 @@ use crate::store::Store;
 use actions::Actions;
 use bodies::{LargeBodies, Pages};
 pub use message::{Reply, Request};
+use query::Query;
 use shape::Format;
 
 /// All that answers are made from.
@@ -79,6 +81,7 @@ impl Plane {
         self.store.refresh.expire(now);
         self.store.cpu.expire(now);
         self.store.looks.expire(now);
+        self.store.pauses.expire(now);
     }
 
     /// Counts a refusal and puts it in the form that the path's clients read.
@@ -145,9 +148,10 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/targets" => about::targets(plane),
         "/healthz" => Ok(about::health(plane)),
         "/readyz" => Ok(about::ready(plane)),
-        "/debug/flamegraph" => profile::cpu(plane, request, Format::Svg).await,
+        "/debug/flamegraph" => flamegraph(plane, request).await,
         "/debug/pprof/" => Ok(index::profiles(plane)),
         "/debug/pprof/profile" => profile::cpu(plane, request, Format::Pprof).await,
+        "/debug/pprof/block" => block::block(plane, request, Format::Pprof).await,
         "/debug/pprof/wall" => wall::wall(plane, request, Format::Pprof).await,
         "/debug/pprof/threads" => wall::threads(plane, request).await,
         "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
@@ -155,6 +159,29 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/symbol" => profile::symbol(plane, request, body),
         "/debug/agent" => about::agent(plane),
         other => Err(Refusal::new(404, Reason::Route, other)),
+    }
+}
+
+/// What a flame graph is drawn of.
+#[derive(Debug, Clone, Copy)]
+enum Drawn {
+    Cpu,
+    Wall,
+    Await,
+}
+
+const DRAWN: [(&str, Drawn); 3] = [
+    ("cpu", Drawn::Cpu),
+    ("wall", Drawn::Wall),
+    ("await", Drawn::Await),
+];
+
+async fn flamegraph(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
+    let drawn = Query::parse(&request.query).word("type", &DRAWN, Drawn::Cpu)?;
+    match drawn {
+        Drawn::Cpu => profile::cpu(plane, request, Format::Svg).await,
+        Drawn::Wall => wall::wall(plane, request, Format::Svg).await,
+        Drawn::Await => block::block(plane, request, Format::Svg).await,
     }
 }
 

@@ -34,17 +34,22 @@ impl Ask {
     }
 }
 
-/// Whether the host lets profiles be seen at all, and this build has them.
-pub(super) fn is_served(plane: &Plane) -> Result<(), Refusal> {
-    if !endpoints::PROFILING {
-        let text = "built without feature \"profiling\"";
-        return Err(Refusal::new(501, Reason::Absent, text));
-    }
+/// Whether the host lets profiles be seen at all.
+pub(super) fn is_on(plane: &Plane) -> Result<(), Refusal> {
     if plane.config.profiling {
         Ok(())
     } else {
         Err(Refusal::new(404, Reason::Absent, "profile plane is off"))
     }
+}
+
+/// The same for those that need an engine.
+pub(super) fn is_served(plane: &Plane) -> Result<(), Refusal> {
+    if !endpoints::PROFILING {
+        let text = "built without feature \"profiling\"";
+        return Err(Refusal::new(501, Reason::Absent, text));
+    }
+    is_on(plane)
 }
 
 /// A CPU profile of the seconds to come, or at once of some that are over.
@@ -60,7 +65,8 @@ pub(super) async fn cpu(
         return Ok(ask.shape.head(plane));
     }
     let format = ask.shape.format.word();
-    let running = plane.actions.begin(request, ask.span, format);
+    let seconds = ask.span.duration().as_secs();
+    let running = plane.actions.begin(request, seconds, ask.span.hz(), format);
     let reply = answer(plane, &ask).await;
     match &reply {
         Ok(reply) => running.ended(reply.status, reply.body().len()),

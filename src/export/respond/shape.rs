@@ -210,6 +210,8 @@ impl Shape {
         let kind = match profile.default_type {
             "cpu" => "CPU",
             "wall" => "Wall time",
+            "delay" => "Waits of requests",
+            "threadcreate" => "Threads by name",
             other => other,
         };
         let mut title = format!("{kind} of {}", plane.config.service);

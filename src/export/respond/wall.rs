@@ -14,10 +14,10 @@ use crate::config::{self, SampleRate};
 use crate::error::Error;
 use crate::export::guard::{Reason, Refusal};
 use crate::export::labels::{self, Root};
+use crate::store::Unavailable;
 use crate::store::demand::Outcome;
 use crate::store::looks::{Look, Seen, ThreadChoice, ThreadRow, WallWish};
 use crate::store::profile::{Accounting, Location, Profile, Sample, ValueType, to_usize};
-use crate::store::{CpuSpan, Unavailable};
 
 /// A wall-clock profile of the seconds to come.
 pub(super) async fn wall(
@@ -58,8 +58,10 @@ pub(super) async fn wall(
         duration,
         idle,
     };
-    let span = CpuSpan::Next { rate, duration };
-    let running = plane.actions.begin(request, span, shape.format.word());
+    let format = shape.format.word();
+    let running = plane
+        .actions
+        .begin(request, seconds, Some(rate.hz()), format);
     let seen = seen(plane, Look::Over(wish), duration).await;
     let reply = seen.and_then(|seen| shown(plane, &shape, &seen));
     match &reply {
@@ -199,7 +201,8 @@ const THREADCREATE: ValueType = ValueType {
     unit: "count",
 };
 
-fn text(plane: &Plane, text: String) -> Result<Reply, Refusal> {
+/// A page of text, within the limits of profiles.
+pub(super) fn text(plane: &Plane, text: String) -> Result<Reply, Refusal> {
     let mut bytes = text.into_bytes();
     bytes.truncate(config::PROFILE_BODY_BYTES);
     let body = plane.large.admit(bytes).ok_or_else(|| {
