@@ -79,6 +79,9 @@ pub(crate) const BODY_BYTES: usize = 64 * 1024;
 pub(crate) const REQUEST_RATE: (u32, u32) = (20, 40);
 /// Addresses that one symbol request may name.
 pub(crate) const SYMBOLS: usize = 4096;
+/// How long such a request waits for names that no profile has needed yet. Symbol tables of a large
+/// debug build are read in half a second.
+pub(crate) const SYMBOLS_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a profile answer.
 pub(crate) const PROFILE_BODY_BYTES: usize = 32 << 20;
 /// Profile answers above [`LARGE_BODY_BYTES`] that may be alive; slow readers hold them.

@@ -67,7 +67,7 @@ pub(crate) static FORMS: [Form; 5] = [
     Form {
         word: "pprof",
         title: "pprof",
-        opens: "go tool pprof -http=: FILE; Pyroscope, Parca and Polar Signals take it too.",
+        opens: "go tool pprof FILE; Pyroscope, Parca and Polar Signals take it too.",
     },
     Form {
         word: "speedscope",
@@ -211,7 +211,8 @@ pub(crate) static ALL: &[Endpoint] = &[
         Signal::Cpu,
         PPROF,
         "seconds=1..=60 (30), hz=1..=250 (99), format=pprof|folded|svg|speedscope|firefox, \
-         labels=route|thread|span, route=/path, diff_route=/path, normalize=0|1; of \
+         labels=route|thread|span, route=/path, diff_ago=seconds..=900, diff_route=/path, normalize=0|1, \
+         symbolize=none; of \
          the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, 1..=900 s apart",
         "CPU profile of the next seconds, or at once of past ones, for `go tool pprof`.",
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
@@ -270,7 +271,7 @@ pub(crate) static ALL: &[Endpoint] = &[
             Signal::Cpu,
             TEXT,
             "0x1234+0x5678 in the query or the body, at most 4096",
-            "Function names of addresses.",
+            "Function names of addresses, also of those that no profile has met.",
             "curl -d 0x401000 http://{host}/debug/pprof/symbol",
         )
     },

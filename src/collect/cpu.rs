@@ -231,6 +231,7 @@ impl CpuCollector {
     pub(crate) fn turn(&mut self, now: Instant) -> Duration {
         self.store.cpu.expire(now);
         self.store.refresh.expire(now);
+        self.answers.name(now);
         let open = self.store.cpu.open();
         let is_open = |id| open.iter().any(|(open, _)| *open == id);
         self.readers.retain(|reader| is_open(reader.id));
@@ -286,6 +287,10 @@ impl CpuCollector {
         for (id, _) in self.store.cpu.open() {
             let why = Unavailable("the agent is stopping".to_owned());
             self.store.cpu.answer(id, Err(why.into()));
+        }
+        for (id, addresses) in self.store.names.open() {
+            let none = vec![None; addresses.len()];
+            self.store.names.answer(id, none.into());
         }
         self.answers.finish();
     }

@@ -31,6 +31,8 @@ struct Desk {
 pub(super) struct Answers {
     desk: Arc<Desk>,
     threads: Vec<JoinHandle<()>>,
+    /// Readers whose addresses are being named.
+    naming: Vec<u64>,
 }
 
 /// A window that is over, and who asked for it.
@@ -52,22 +54,42 @@ impl Answers {
         Self {
             desk: Arc::new(desk),
             threads: Vec::new(),
+            naming: Vec::new(),
         }
     }
 
-    /// Begins to answer; waits for the answer only if there are no threads to be had.
+    /// Begins to answer.
     pub(super) fn begin(&mut self, due: Due) {
+        self.spawn(move |desk| desk.answer(&due));
+    }
+
+    /// Begins to name addresses for whoever wishes for it.
+    pub(super) fn name(&mut self, now: Instant) {
+        self.desk.store.names.expire(now);
+        let open = self.desk.store.names.open();
+        self.naming
+            .retain(|id| open.iter().any(|(open, _)| open == id));
+        for (id, addresses) in open {
+            if !self.naming.contains(&id) {
+                self.naming.push(id);
+                self.spawn(move |desk| desk.name(id, &addresses));
+            }
+        }
+    }
+
+    /// Does work of the desk; waits for it only if there are no threads to be had.
+    fn spawn(&mut self, work: impl Fn(&Desk) + Send + Sync + 'static) {
         self.threads.retain(|thread| !thread.is_finished());
-        let due = Arc::new(due);
+        let work = Arc::new(work);
         if self.threads.len() < config::PROFILE_READERS {
-            let (desk, inside) = (Arc::clone(&self.desk), Arc::clone(&due));
+            let (desk, inside) = (Arc::clone(&self.desk), Arc::clone(&work));
             let thread = thread::Builder::new().name("sg-symbols".to_owned());
-            if let Ok(thread) = thread.spawn(move || desk.answer(&inside)) {
+            if let Ok(thread) = thread.spawn(move || inside(&desk)) {
                 self.threads.push(thread);
                 return;
             }
         }
-        self.desk.answer(&due);
+        work(&self.desk);
     }
 
     /// Waits for the answers under way; they end soon once their readers were turned away.
@@ -81,8 +103,11 @@ impl Answers {
 
 impl Desk {
     fn answer(&self, due: &Due) {
-        let addresses = cpu_profile::addresses(&due.window);
         let open = || self.store.cpu.open();
+        let Some((_, wish)) = open().into_iter().find(|(id, _)| *id == due.reader) else {
+            return;
+        };
+        let addresses = cpu_profile::addresses(&due.window);
         let patience = Patience {
             deadline: Instant::now() + patience(due.taken.asked),
             wanted: &|| open().iter().any(|(open, _)| *open == due.reader),
@@ -90,12 +115,14 @@ impl Desk {
         // Files may be damaged in ways that their readers did not foresee.
         let symbolised = catch_unwind(AssertUnwindSafe(|| {
             let mut symboliser = lock(&self.symboliser);
-            symboliser.symbolise(&addresses, &self.store.symbols, &patience)
+            if wish.names {
+                symboliser.symbolise(&addresses, &self.store.symbols, &patience)
+            } else {
+                symboliser.locate(&addresses, &self.store.symbols)
+            }
         }));
         let symbolised = symbolised.unwrap_or_else(|_| {
-            if let Some(panics) = &self.panics {
-                panics.inc();
-            }
+            self.count_panic();
             Symbolised::raw(
                 &addresses,
                 "no names: reading the symbols failed unexpectedly",
@@ -103,6 +130,28 @@ impl Desk {
         });
         let profile = cpu_profile::profile(&due.window, symbolised, due.taken);
         self.store.cpu.answer(due.reader, Ok(Arc::new(profile)));
+    }
+
+    fn name(&self, reader: u64, addresses: &[u64]) {
+        let open = || self.store.names.open();
+        let patience = Patience {
+            deadline: Instant::now() + config::SYMBOLS_WAIT,
+            wanted: &|| open().iter().any(|(open, _)| *open == reader),
+        };
+        let named = catch_unwind(AssertUnwindSafe(|| {
+            lock(&self.symboliser).names(addresses, &self.store.symbols, &patience)
+        }));
+        let named = named.unwrap_or_else(|_| {
+            self.count_panic();
+            vec![None; addresses.len()]
+        });
+        self.store.names.answer(reader, named.into());
+    }
+
+    fn count_panic(&self) {
+        if let Some(panics) = &self.panics {
+            panics.inc();
+        }
     }
 }
 

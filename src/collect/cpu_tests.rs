@@ -121,7 +121,14 @@ impl Bench {
         let traces = false;
         self.store
             .cpu
-            .ask(CpuWish { span, traces }, deadline)
+            .ask(
+                CpuWish {
+                    span,
+                    traces,
+                    names: true,
+                },
+                deadline,
+            )
             .unwrap()
     }
 
@@ -538,6 +545,7 @@ fn the_real_engine_finds_a_busy_function_with_its_line() {
     let wish = CpuWish {
         span,
         traces: false,
+        names: true,
     };
     let deadline = Instant::now() + Duration::from_secs(120);
     let mut demand = store.cpu.ask(wish, deadline).unwrap();

@@ -64,6 +64,9 @@ fn names<'data, R: ReadRef<'data>>(
     file: &object::File<'data, R>,
     addresses: &[u64],
 ) -> Vec<Option<String>> {
+    if addresses.is_empty() {
+        return Vec::new();
+    }
     let mut order: Vec<(u64, usize)> = addresses.iter().copied().zip(0..).collect();
     order.sort_unstable();
     let mut found: Vec<Option<(u64, String)>> = vec![None; addresses.len()];

@@ -72,39 +72,127 @@ impl Symboliser {
         // double the memory.
         let _one = lock(&NAMING);
         let mut out = Symbolised::default();
-        match modules() {
-            Ok(modules) if modules != self.known => {
-                table.clear();
-                self.known = modules;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let words = format!("no names: cannot read /proc/self/maps: {error}");
-                out.comments.push(words);
-                self.known = Vec::new();
-            }
-        }
+        out.comments.extend(self.refresh(table));
         for (place, module) in self.known.iter().enumerate() {
-            let held: Vec<u64> = addresses
-                .iter()
-                .copied()
-                .filter(|address| module.contains(*address))
-                .collect();
+            let held = within(module, addresses);
             if !held.is_empty() || place == 0 {
                 out.add(module, &held, table, patience);
             }
         }
-        for address in addresses {
-            out.places.entry(*address).or_insert_with(|| Place {
-                mapping: None,
-                symbols: raw("unknown", *address),
-            });
-        }
+        out.add_unknown(addresses);
         out
+    }
+
+    /// Says which modules addresses lie in, and nothing more: another tool will name them.
+    pub(super) fn locate(&mut self, addresses: &[u64], table: &Symbols) -> Symbolised {
+        let mut out = Symbolised::default();
+        out.comments.extend(self.refresh(table));
+        for (place, module) in self.known.iter().enumerate() {
+            let held: Vec<u64> = within(module, addresses);
+            if held.is_empty() && place != 0 {
+                continue;
+            }
+            let mapping = u32::try_from(out.mappings.len()).ok();
+            let elf = module.path().and_then(|path| elf::read(path, &[]).ok());
+            let build_id = elf.map_or_else(String::new, |elf| elf.build_id);
+            out.mappings.push(mapping_of(module, build_id, false));
+            let symbols: Arc<[Symbol]> = Arc::new([]);
+            for address in held {
+                let symbols = Arc::clone(&symbols);
+                out.places.insert(address, Place { mapping, symbols });
+            }
+        }
+        out.add_unknown(addresses);
+        out
+    }
+
+    /// The function that holds each address, by the symbol tables alone: no lines, and no more
+    /// memory than a module's names. `None` where there is no code of a file.
+    pub(super) fn names(
+        &mut self,
+        addresses: &[u64],
+        table: &Symbols,
+        patience: &Patience<'_>,
+    ) -> Vec<Option<Arc<str>>> {
+        self.refresh(table);
+        let mut names: HashMap<u64, Arc<str>> = HashMap::new();
+        for module in &self.known {
+            let mut held = within(module, addresses);
+            held.sort_unstable();
+            held.dedup();
+            if held.is_empty() || patience.over() {
+                continue;
+            }
+            let offset = |address: u64| address - module.start + module.offset;
+            let offsets: Vec<u64> = held.iter().map(|address| offset(*address)).collect();
+            let elf = module
+                .path()
+                .and_then(|path| elf::read(path, &offsets).ok());
+            let found = elf.map_or_else(Vec::new, |elf| elf.names);
+            let found = found.into_iter().chain(std::iter::repeat(None));
+            for (address, name) in held.into_iter().zip(found) {
+                let name = name.map_or_else(
+                    || raw_name(module.short(), offset(address)).into(),
+                    |name| function(&name, None).name,
+                );
+                names.insert(address, name);
+            }
+        }
+        let addresses = addresses.iter();
+        addresses
+            .map(|address| names.get(address).cloned())
+            .collect()
+    }
+
+    /// Looks at the modules again; why not, if that fails.
+    fn refresh(&mut self, table: &Symbols) -> Option<String> {
+        match modules() {
+            Ok(modules) if modules != self.known => {
+                table.clear();
+                self.known = modules;
+                None
+            }
+            Ok(_) => None,
+            Err(error) => {
+                self.known = Vec::new();
+                Some(format!("no names: cannot read /proc/self/maps: {error}"))
+            }
+        }
+    }
+}
+
+fn within(module: &Module, addresses: &[u64]) -> Vec<u64> {
+    let addresses = addresses.iter().copied();
+    addresses
+        .filter(|address| module.contains(*address))
+        .collect()
+}
+
+fn mapping_of(module: &Module, build_id: String, complete: bool) -> Mapping {
+    Mapping {
+        start: module.start,
+        limit: module.limit,
+        offset: module.offset,
+        file: if module.file.is_empty() {
+            "[unknown]".to_owned()
+        } else {
+            module.file.clone()
+        },
+        build_id,
+        complete,
     }
 }
 
 impl Symbolised {
+    fn add_unknown(&mut self, addresses: &[u64]) {
+        for address in addresses {
+            self.places.entry(*address).or_insert_with(|| Place {
+                mapping: None,
+                symbols: raw("unknown", *address),
+            });
+        }
+    }
+
     /// Addresses without any names, for when naming itself failed.
     pub(super) fn raw(addresses: &[u64], why: &str) -> Self {
         let place = |address: &u64| {
@@ -165,18 +253,8 @@ impl Symbolised {
             let symbols = symbols.unwrap_or_else(|| raw(module.short(), offset(*address)));
             self.places.insert(*address, Place { mapping, symbols });
         }
-        self.mappings.push(Mapping {
-            start: module.start,
-            limit: module.limit,
-            offset: module.offset,
-            file: if module.file.is_empty() {
-                "[unknown]".to_owned()
-            } else {
-                module.file.clone()
-            },
-            build_id,
-            complete: named.complete,
-        });
+        let mapping = mapping_of(module, build_id, named.complete);
+        self.mappings.push(mapping);
     }
 }
 
@@ -283,9 +361,13 @@ fn function(raw_name: &str, file: Option<&str>) -> Function {
 
 fn raw(module: &str, offset: u64) -> Arc<[Symbol]> {
     Arc::new([Symbol {
-        function: Function::named(&format!("[{module}+{offset:#x}]")),
+        function: Function::named(&raw_name(module, offset)),
         line: 0,
     }])
+}
+
+fn raw_name(module: &str, offset: u64) -> String {
+    format!("[{module}+{offset:#x}]")
 }
 
 #[cfg(test)]
@@ -344,6 +426,36 @@ mod tests {
         let place = &named.places[&0x10];
         assert_eq!(&*place.symbols[0].function.name, "[unknown+0x10]");
         assert_eq!(place.mapping, None);
+    }
+
+    #[test]
+    fn located_addresses_have_their_module_and_no_name() {
+        let table = Symbols::new(1 << 20);
+        let located = Symboliser::default().locate(&[0x10, here()], &table);
+        let place = &located.places[&here()];
+        assert_eq!((place.mapping, place.symbols.len()), (Some(0), 0));
+        assert!(!located.mappings[0].complete, "another tool shall name it");
+        assert_eq!(located.places[&0x10].mapping, None);
+        let named = symbolise(&[here()], &table, FOREVER);
+        assert_eq!(located.mappings[0].build_id, named.mappings[0].build_id);
+    }
+
+    #[test]
+    fn names_need_no_profile_that_saw_the_address() {
+        let table = Symbols::new(1 << 20);
+        let mut symboliser = Symboliser::default();
+        let mut names = |time| {
+            let patience = Patience {
+                deadline: Instant::now() + time,
+                wanted: &|| true,
+            };
+            symboliser.names(&[here(), 0x10, here() + 1], &table, &patience)
+        };
+        let found = names(FOREVER);
+        let name = found[0].as_deref().unwrap();
+        assert!(name.ends_with("tests::a_function_with_lines"), "{name}");
+        assert_eq!((&found[1], &found[2]), (&None, &found[0]));
+        assert_eq!(names(Duration::ZERO), [None, None, None]);
     }
 
     #[test]

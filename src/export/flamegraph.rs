@@ -12,7 +12,7 @@ use super::bounded::Bounded;
 use super::folded;
 use super::summary::summary;
 use crate::config;
-use crate::store::profile::{CPU, Profile};
+use crate::store::profile::Profile;
 
 /// Why there is no picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) fn encode(profile: &Profile, title: &str) -> Result<Vec<u8>, NoFlameg
     let (unit, factor) = unit(profile);
     let texts = Texts {
         title,
-        subtitle: summary(profile),
+        subtitle: format!("{}. {COLOURS}", summary(profile)),
         unit,
         factor,
     };
@@ -93,6 +93,9 @@ pub(crate) fn encode_pair(
     smaller_until_it_fits(&texts, &lines.collect::<Vec<String>>())
 }
 
+/// What the library's colours for Rust mean.
+const COLOURS: &str = "Orange: standard library, blue: other Rust, yellow: names without a path";
+
 /// What stands around the boxes.
 struct Texts<'a> {
     title: &'a str,
@@ -105,7 +108,7 @@ fn smaller_until_it_fits(texts: &Texts<'_>, lines: &[String]) -> Result<Vec<u8>,
     let mut last = NoFlamegraph(String::new());
     for min_width in MIN_WIDTHS {
         match draw(texts, lines, min_width) {
-            Ok(svg) => return Ok(start_from_script(&svg)),
+            Ok(svg) => return Ok(finish(&svg)),
             Err(error) => last = error,
         }
     }
@@ -122,7 +125,7 @@ fn draw(texts: &Texts<'_>, lines: &[String], min_width: f64) -> Result<Vec<u8>, 
     options.colors = Palette::Multi(MultiPalette::Rust);
     // The same profile gives the same picture, and a function the same colour in each.
     options.deterministic = true;
-    let mut out = Bounded::new(config::PROFILE_BODY_BYTES - END.len());
+    let mut out = Bounded::new(config::PROFILE_BODY_BYTES - ADDED_BYTES);
     // inferno has `unreachable!` where its input is odd; the reader then gets a text instead.
     let drawn = catch_unwind(AssertUnwindSafe(|| {
         from_lines(&mut options, lines.iter().map(String::as_str), &mut out)
@@ -152,16 +155,50 @@ fn unit(profile: &Profile) -> (&'static str, f64) {
 
 const INIT: &str = " onload=\"init(evt)\"";
 const END: &str = "<script type=\"text/ecmascript\">init()</script></svg>";
+/// Bytes that [`finish`] adds at most.
+const ADDED_BYTES: usize = 2048;
+const FRAMES: &str = "<svg id=\"frames\"";
 
-/// Starts the picture's script from a script element instead of an attribute, since a page may
-/// allow a script by its nonce but an attribute only together with all others.
-fn start_from_script(svg: &[u8]) -> Vec<u8> {
+/// What is changed in the part before the boxes: the search button can be seen, and a box shows the
+/// end of its function's name without what all ends have in common. Hover and search keep the whole.
+const CHANGES: [(&str, &str); 3] = [
+    ("opacity:0.1", "opacity:0.7"),
+    (
+        "find_child(e, \"title\").textContent.replace(/\\([^(]*\\)$/,\"\")",
+        "short_name(find_child(e, \"title\").textContent)",
+    ),
+    (
+        "function get_params() {",
+        "function short_name(title) {\n\
+         var name = title.replace(/\\([^(]*\\)$/, \"\").trim();\n\
+         name = name.replace(/(::\\{+[a-z_]+(#[0-9]+)?\\}+)+/g, \"{}\");\n\
+         if (!name.endsWith(\">\")) return name;\n\
+         var open = 0, at = name.length;\n\
+         do {\n\
+         at -= 1;\n\
+         if (name[at] === \">\" && name[at - 1] !== \"-\") open += 1;\n\
+         if (name[at] === \"<\") open -= 1;\n\
+         } while (open > 0 && at > 0);\n\
+         return at > 0 ? name.substring(0, at).replace(/::$/, \"\") : name;\n\
+         }\n\
+         function get_params() {",
+    ),
+];
+
+/// Makes the picture fit for a page that allows a script by its nonce: the picture's own is started
+/// from a script element, since an attribute can be allowed only together with all others.
+fn finish(svg: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(svg);
-    let parts = text.split_once(INIT).and_then(|(head, rest)| {
-        let body = rest.trim_end().strip_suffix("</svg>")?;
-        Some([head, body, END])
+    let parts = text.split_once(INIT).and_then(|(start, rest)| {
+        let (middle, boxes) = rest.split_once(FRAMES)?;
+        let boxes = boxes.trim_end().strip_suffix("</svg>")?;
+        let mut middle = middle.to_owned();
+        for (from, to) in CHANGES {
+            middle = middle.replace(from, to);
+        }
+        Some([start, &middle, FRAMES, boxes, END].concat())
     });
-    parts.map_or_else(|| svg.to_vec(), |parts| parts.concat().into_bytes())
+    parts.map_or_else(|| svg.to_vec(), String::into_bytes)
 }
 
 /// The picture with a nonce on its scripts, for a `script-src 'nonce-..'` policy. Names in the
@@ -174,14 +211,13 @@ pub(crate) fn with_nonce(svg: &[u8], nonce: &str) -> Vec<u8> {
 }
 
 fn empty(profile: &Profile, title: &str) -> Vec<u8> {
-    let mut words = if profile.period_type == CPU {
-        String::from("No samples: the process used almost no CPU time in this window")
-    } else {
-        String::from("No samples in this window")
+    let words = match profile.accounting.expected {
+        None => "No samples in this window".to_owned(),
+        Some(0) => "No samples: the process used almost no CPU time in this window".to_owned(),
+        Some(expected) => {
+            format!("No samples; {expected} were to be expected from the CPU time used")
+        }
     };
-    if let Some(expected) = profile.accounting.expected {
-        words = format!("No samples; {expected} were to be expected from the CPU time used");
-    }
     let mut out = String::from(
         "<?xml version=\"1.0\" standalone=\"no\"?>\n<svg version=\"1.1\" width=\"1200\" \
          height=\"120\" xmlns=\"http://www.w3.org/2000/svg\" font-family=\"monospace\" \

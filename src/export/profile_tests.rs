@@ -410,6 +410,17 @@ mod svg {
     }
 
     #[test]
+    fn the_search_button_shows_and_boxes_show_the_ends_of_names() {
+        let svg = text(&plain(), "CPU of app");
+        assert!(svg.contains("#search { text-anchor:end; opacity:0.7;"));
+        assert_eq!(svg.matches("short_name(").count(), 3, "one made, two used");
+        assert!(
+            svg.contains("<title>&lt;Vec&lt;T&gt; as Drop&gt;::drop ("),
+            "whole in hover"
+        );
+    }
+
+    #[test]
     fn scripts_run_under_a_nonce_and_nothing_else_does() {
         let svg = flamegraph::encode(&plain(), "CPU").unwrap();
         let svg = String::from_utf8(flamegraph::with_nonce(&svg, "n0nce")).unwrap();

@@ -50,7 +50,15 @@ pub(crate) struct CpuWish {
     pub(crate) span: CpuSpan,
     /// Whether requests that are traced are told apart.
     pub(crate) traces: bool,
+    /// Whether addresses get names; else whoever reads the profile names them.
+    pub(crate) names: bool,
 }
+
+/// Addresses whose functions a reader wants to know.
+pub(crate) type NameWish = Arc<[u64]>;
+
+/// The functions, in the order of the wish; `None` where there is no code.
+pub(crate) type NameAnswer = Arc<[Option<Arc<str>>]>;
 
 /// Which seconds a profile is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +130,8 @@ pub(crate) struct Store {
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
     /// Wishes for looks at threads, answered by the thread that looks.
     pub(crate) looks: Arc<Board<Look, LookAnswer>>,
+    /// Wishes for names of addresses, answered by the profiling thread.
+    pub(crate) names: Arc<Board<NameWish, NameAnswer>>,
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
     /// CPU samples of the last minutes.
@@ -150,6 +160,7 @@ impl Store {
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             looks: Arc::new(Board::new(config::PROFILE_READERS)),
+            names: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
             recorder: Mutex::default(),

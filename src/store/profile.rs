@@ -19,10 +19,6 @@ pub(crate) const SAMPLES: ValueType = ValueType {
     unit: "count",
 };
 /// CPU time.
-#[cfg_attr(
-    not(any(test, feature = "profiling", feature = "flamegraph")),
-    expect(dead_code, reason = "only profiles have it")
-)]
 pub(crate) const CPU: ValueType = ValueType {
     name: "cpu",
     unit: "nanoseconds",

@@ -12,6 +12,7 @@ mod awaits;
 mod budget;
 mod client;
 mod examples;
+mod formats;
 mod http_descriptors;
 mod http_plane;
 mod layering;

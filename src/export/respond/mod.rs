@@ -7,12 +7,14 @@ mod about;
 mod actions;
 mod block;
 mod bodies;
+mod form;
 pub(crate) mod message;
 mod profile;
 mod query;
 mod scrape;
 mod shape;
 mod span;
+mod symbol;
 mod wall;
 
 use std::future::poll_fn;
@@ -35,9 +37,9 @@ use crate::store::Store;
 
 use actions::Actions;
 use bodies::{LargeBodies, Pages};
+use form::Format;
 pub use message::{Reply, Request};
 use query::Query;
-use shape::Format;
 
 /// All that answers are made from.
 #[derive(Debug)]
@@ -82,6 +84,7 @@ impl Plane {
         self.store.cpu.expire(now);
         self.store.looks.expire(now);
         self.store.pauses.expire(now);
+        self.store.names.expire(now);
     }
 
     /// Counts a refusal and puts it in the form that the path's clients read.
@@ -156,7 +159,7 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/threads" => wall::threads(plane, request).await,
         "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
-        "/debug/pprof/symbol" => profile::symbol(plane, request, body),
+        "/debug/pprof/symbol" => symbol::symbol(plane, request, body).await,
         "/debug/agent" => about::agent(plane),
         other => Err(Refusal::new(404, Reason::Route, other)),
     }

@@ -1,17 +1,20 @@
-//! CPU profiles, and the small paths that Go's tools expect beside them.
+//! CPU profiles, and the name of the program that Go's tools ask for beside them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plane;
+use super::form::{self, Format};
 use super::message::{Reply, Request};
-use super::query::{Query, shown};
-use super::shape::{Format, Shape};
+use super::query::Query;
+use super::shape::Shape;
 use super::span;
 use crate::catalog::endpoints::{self, TEXT};
 use crate::config;
 use crate::export::guard::{Reason, Refusal};
-use crate::store::demand::{Full, Outcome};
-use crate::store::{CpuSpan, CpuWish, NoProfile};
+use crate::store::demand::{Demand, Full, Outcome};
+use crate::store::profile::Profile;
+use crate::store::{CpuAnswer, CpuSpan, CpuWish, NoProfile};
 
 /// What a reader wants, checked.
 #[derive(Debug)]
@@ -27,10 +30,9 @@ impl Ask {
             let text = "seconds and debug exclude each other";
             return Err(Refusal::new(400, Reason::Parameter, text));
         }
-        Ok(Self {
-            span: span::read(&query, &plane.config.hz())?,
-            shape: Shape::read(&query, default)?,
-        })
+        let span = span::read(&query, &plane.config.hz())?;
+        let shape = Shape::read(&query, default, span)?;
+        Ok(Self { span, shape })
     }
 }
 
@@ -61,8 +63,7 @@ pub(super) async fn cpu(
     is_served(plane)?;
     let ask = Ask::read(plane, request, default)?;
     if request.is_head() {
-        // The length is known only after the work, which HEAD must not start.
-        return Ok(ask.shape.head(plane));
+        return Ok(form::head(ask.shape.format));
     }
     let format = ask.shape.format.word();
     let seconds = ask.span.duration().as_secs();
@@ -76,34 +77,68 @@ pub(super) async fn cpu(
 }
 
 async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
-    let wait = match ask.span {
+    let later = wish(plane, ask, ask.span)?;
+    // First the past: if it is not held, nobody needs to wait for the seconds to come.
+    let earlier = match ask.shape.diff_ago {
+        Some(ago) => Some(answered(wish(plane, ask, earlier(ask.span, ago))?).await?),
+        None => None,
+    };
+    let later = answered(later).await?;
+    ask.shape.show(plane, &later, earlier.as_deref())
+}
+
+fn wish(plane: &Plane, ask: &Ask, span: CpuSpan) -> Result<Wish, Refusal> {
+    let wait = match span {
         CpuSpan::Next { duration, .. } => duration + config::SYMBOLISE,
         CpuSpan::Ago { .. } | CpuSpan::Between { .. } => config::SYMBOLISE,
     };
     let wish = CpuWish {
-        span: ask.span,
+        span,
         traces: ask.shape.tells_traces_apart(),
+        names: ask.shape.names,
     };
-    let demand = plane
-        .store
-        .cpu
-        .ask(wish, Instant::now() + wait)
-        .map_err(crowded)?;
-    let profile = match demand.await {
-        Outcome::Answered(Ok(profile)) => profile,
-        Outcome::Answered(Err(NoProfile { text, not_held })) => {
-            return Err(if not_held {
-                Refusal::new(404, Reason::Unavailable, text)
-            } else {
-                unavailable(text)
-            });
-        }
+    let demand = plane.store.cpu.ask(wish, Instant::now() + wait);
+    let demand = demand.map_err(crowded)?;
+    Ok(Wish { demand, wait })
+}
+
+/// A wish on the board, and how long it may wait there.
+struct Wish {
+    demand: Demand<CpuWish, CpuAnswer>,
+    wait: Duration,
+}
+
+async fn answered(wish: Wish) -> Result<Arc<Profile>, Refusal> {
+    match wish.demand.await {
+        Outcome::Answered(Ok(profile)) => Ok(profile),
+        Outcome::Answered(Err(NoProfile { text, not_held })) => Err(if not_held {
+            Refusal::new(404, Reason::Unavailable, text)
+        } else {
+            unavailable(text)
+        }),
         Outcome::Expired => {
-            let text = format!("no profile after {} s", wait.as_secs());
-            return Err(unavailable(text));
+            let text = format!("no profile after {} s", wish.wait.as_secs());
+            Err(unavailable(text))
         }
-    };
-    ask.shape.show(plane, &profile, None)
+    }
+}
+
+/// The same seconds, some time before.
+fn earlier(span: CpuSpan, by: Duration) -> CpuSpan {
+    match span {
+        CpuSpan::Next { duration, .. } => CpuSpan::Ago { ago: by, duration },
+        CpuSpan::Ago { ago, duration } => CpuSpan::Ago {
+            ago: ago + by,
+            duration,
+        },
+        CpuSpan::Between { from, to } => {
+            let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+            CpuSpan::Between {
+                from: from.saturating_sub(by),
+                to: to.saturating_sub(by),
+            }
+        }
+    }
 }
 
 /// The refusal of a reader beyond as many as may wait.
@@ -119,44 +154,4 @@ pub(super) fn unavailable(text: String) -> Refusal {
 /// Only the name of the program: arguments may hold secrets.
 pub(super) fn cmdline(plane: &Plane) -> Reply {
     Reply::new(200, TEXT, plane.program.clone().into_bytes())
-}
-
-/// Names of addresses: `0x1+0x2` in the body or, by GET, in the query.
-pub(super) fn symbol(plane: &Plane, request: &Request, body: &[u8]) -> Result<Reply, Refusal> {
-    let text = if request.method == "POST" {
-        String::from_utf8_lossy(body)
-    } else {
-        request.query.as_str().into()
-    };
-    let words: Vec<&str> = text.split('+').filter(|word| !word.is_empty()).collect();
-    if words.len() > config::SYMBOLS {
-        let text = format!("at most {} addresses", config::SYMBOLS);
-        return Err(Refusal::new(413, Reason::BodySize, text));
-    }
-    // The tool only wants to know that there are symbols at all.
-    let mut out = String::from("num_symbols: 1\n");
-    for word in words {
-        let word = word.trim();
-        let address = word
-            .strip_prefix("0x")
-            .and_then(|hex| u64::from_str_radix(hex, 16).ok());
-        out.push_str(&match address {
-            Some(address) => format!("{address:#x} {}\n", name(plane, address)),
-            None => format!("{} ??\n", shown(word).escape_debug()),
-        });
-    }
-    Ok(Reply::new(200, TEXT, out.into_bytes()))
-}
-
-/// The function that holds an address, if a profile has resolved it before.
-fn name(plane: &Plane, address: u64) -> String {
-    let symbols = plane.store.symbols.get(address);
-    // Innermost inlined function first; the code belongs to the last.
-    symbols
-        .as_deref()
-        .and_then(|symbols| symbols.last())
-        .map_or_else(
-            || "??".to_owned(),
-            |symbol| symbol.function.name.to_string(),
-        )
 }

@@ -127,6 +127,11 @@ pub(crate) fn served_by(
         }),
         thread::spawn(move || {
             while !stop_profiling.load(Ordering::Relaxed) {
+                for (id, addresses) in profiling.store.names.open() {
+                    let names = addresses.iter();
+                    let names = names.map(|address| (*address == 7).then(|| "shop::seven".into()));
+                    profiling.store.names.answer(id, names.collect());
+                }
                 for (id, wish) in profiling.store.cpu.open() {
                     profiling.store.cpu.answer(id, engine(wish));
                 }
@@ -307,8 +312,8 @@ fn a_profile_is_shown_in_each_format_with_the_headers_of_go() {
     assert_eq!(disposition, Some("attachment; filename=\"profile\""));
 
     for (format, name) in [
-        ("speedscope", "shop.speedscope.json"),
-        ("firefox", "shop.firefox-profile.json"),
+        ("speedscope", "profile.speedscope.json"),
+        ("firefox", "profile.firefox.json"),
     ] {
         let reply = ask(&served.plane, "GET", &format!("{path}&format={format}"));
         assert_eq!(header(&reply, "Content-Type"), Some("application/json"));
@@ -387,6 +392,48 @@ fn bad_parameters_get_exact_answers_and_start_nothing() {
         (
             "format=xml",
             "format must be pprof|folded|svg|speedscope|firefox (got \"xml\")".to_owned(),
+        ),
+        (
+            "route=",
+            "route must be a text of 1..=128 bytes (got \"\")".to_owned(),
+        ),
+        (
+            "diff_ago=29",
+            "diff_ago must be 30..=900 (got \"29\")".to_owned(),
+        ),
+        (
+            "ago=60&diff_ago=841",
+            "diff_ago must be 30..=840 (got \"841\")".to_owned(),
+        ),
+        (
+            "diff_route=/a",
+            "diff_route needs the route that it is subtracted from".to_owned(),
+        ),
+        (
+            "route=/b&diff_route=/a&diff_ago=60",
+            "diff_ago and diff_route exclude each other".to_owned(),
+        ),
+        (
+            "normalize=1",
+            "normalize needs diff_ago or diff_route".to_owned(),
+        ),
+        (
+            "diff_ago=60&format=speedscope",
+            "format=speedscope cannot show a difference, which has values below zero; \
+             pprof, folded, svg and firefox can"
+                .to_owned(),
+        ),
+        (
+            "symbolize=none&format=folded",
+            "symbolize=none needs format=pprof, whose readers find names themselves".to_owned(),
+        ),
+        (
+            "symbolize=all",
+            "symbolize must be none (got \"all\")".to_owned(),
+        ),
+        (
+            "labels=x",
+            "labels must be route|thread|span (got \"x\")".to_owned(),
         ),
         (
             "seconds=1&debug=1",
@@ -642,7 +689,8 @@ fn a_panic_anywhere_is_500_for_that_request_alone() {
 
 #[test]
 fn symbols_are_bounded_and_garbage_gets_question_marks() {
-    let plane = silent();
+    let served = served();
+    let plane = &served.plane;
     let symbol = |name| Symbol {
         function: Function::named(name),
         line: 7,
@@ -651,10 +699,11 @@ fn symbols_are_bounded_and_garbage_gets_question_marks() {
     plane.store.symbols.put(0x40_1000, &known);
     let ask = |body: &[u8]| {
         let request = Request::new("POST", "/debug/pprof/symbol").header("host", "localhost");
-        block_on(respond(&plane, request.body(body)))
+        block_on(respond(plane, request.body(body)))
     };
-    let reply = ask(b"0x401000+0xzz+\xff<b>\n+0x1+");
-    let wanted = "num_symbols: 1\n0x401000 shop::work\n0xzz ??\n\u{fffd}<b> ??\n0x1 ??\n";
+    let reply = ask(b"0x401000+0xzz+\xff<b>\n+0x1+0x7");
+    let wanted = "num_symbols: 1\n0x401000 shop::work\n0xzz ??\n\u{fffd}<b> ??\n0x1 ??\n\
+                  0x7 shop::seven\n";
     assert_eq!(text(&reply), wanted);
     let many = vec!["0x1"; config::SYMBOLS].join("+");
     assert_eq!(ask(many.as_bytes()).status(), 200);
@@ -669,6 +718,116 @@ fn symbols_are_bounded_and_garbage_gets_question_marks() {
         (413, "body over 65536 bytes")
     );
     assert_eq!(header(&huge, "Connection"), Some("close"));
+}
+
+#[test]
+fn symbols_that_nobody_looks_up_in_time_stay_unknown() {
+    let plane = silent();
+    let request = Request::new("GET", "/debug/pprof/symbol?0x7").header("host", "localhost");
+    let mut late = pin!(respond(&plane, request));
+    let mut poll = || late.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    plane.expire(Instant::now() + config::SYMBOLS_WAIT);
+    let Poll::Ready(reply) = poll() else {
+        panic!("still waiting");
+    };
+    assert_eq!(text(&reply), "num_symbols: 1\n0x7 ??\n");
+    let probe = ask(&plane, "GET", "/debug/pprof/symbol");
+    assert_eq!(
+        text(&probe),
+        "num_symbols: 1\n",
+        "nobody is asked for nothing"
+    );
+}
+
+#[test]
+fn a_difference_asks_for_the_same_seconds_before() {
+    let plane = silent();
+    let spans = |target: &str| -> Vec<CpuSpan> {
+        let request = Request::new("GET", target).header("host", "localhost");
+        let mut reader = pin!(respond(&plane, request));
+        let poll = reader
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll.is_pending(), "{target}: {poll:?}");
+        let open = plane.store.cpu.open().into_iter();
+        open.map(|(_, wish)| wish.span).collect()
+    };
+    let ago = |ago, seconds| CpuSpan::Ago {
+        ago: Duration::from_secs(ago),
+        duration: Duration::from_secs(seconds),
+    };
+    let path = "/debug/pprof/profile";
+    let next = spans(&format!("{path}?seconds=5&diff_ago=600"));
+    assert_eq!(next.len(), 2);
+    assert_eq!(next[1], ago(600, 5));
+    let past = spans(&format!("{path}?ago=60&seconds=30&diff_ago=840"));
+    assert_eq!(past, [ago(60, 30), ago(900, 30)]);
+    let between = spans(&format!("{path}?from=700000&to=710000&diff_ago=600"));
+    let at = |from, to| CpuSpan::Between { from, to };
+    assert_eq!(between, [at(700_000, 710_000), at(100_000, 110_000)]);
+    assert_eq!(plane.store.cpu.waiting(), 0, "left with their readers");
+}
+
+#[test]
+fn a_past_that_is_not_held_ends_a_difference_at_once() {
+    let plane = silent();
+    let request =
+        Request::new("GET", "/debug/pprof/profile?diff_ago=600").header("host", "localhost");
+    let mut reader = pin!(respond(&plane, request));
+    let mut poll = || {
+        reader
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+    };
+    assert!(poll().is_pending());
+    let open = plane.store.cpu.open();
+    let (past, _) = open
+        .iter()
+        .find(|(_, wish)| matches!(wish.span, CpuSpan::Ago { .. }))
+        .unwrap();
+    let none = NoProfile {
+        text: "held are others".to_owned(),
+        not_held: true,
+    };
+    plane.store.cpu.answer(*past, Err(none));
+    let Poll::Ready(reply) = poll() else {
+        panic!("still waiting for the seconds to come");
+    };
+    assert_eq!((reply.status(), &*detail(&reply)), (404, "held are others"));
+    assert_eq!(plane.store.cpu.waiting(), 0);
+}
+
+#[test]
+fn a_difference_is_shown_in_every_format_that_can() {
+    let earlier = |span| matches!(span, CpuSpan::Ago { .. });
+    let served = served_by(silent(), move |wish| {
+        let mut profile = profile("shop::work");
+        if earlier(wish.span) {
+            profile.samples[0].values = vec![1, 10_101_010];
+        }
+        Ok(Arc::new(profile))
+    });
+    let path = "/debug/pprof/profile?seconds=1&diff_ago=60";
+    let get = |more: &str| ask(&served.plane, "GET", &format!("{path}{more}"));
+    assert_eq!(
+        text(&get("&format=folded")),
+        "shop::work 10101010 30303030\n"
+    );
+    let same = get("&format=folded&normalize=1");
+    assert_eq!(text(&same), "shop::work 30303030 30303030\n");
+    assert_eq!(&get("").body()[..2], b"\x1f\x8b");
+    let firefox: serde_json::Value = serde_json::from_slice(get("&format=firefox").body()).unwrap();
+    assert_eq!(firefox["threads"][0]["samples"]["weight"][1], 20.20202);
+    #[cfg(feature = "flamegraph")]
+    {
+        let svg = get("&format=svg");
+        assert!(
+            text(&svg).contains(">CPU of shop less 60 s before<"),
+            "{}",
+            text(&svg)
+        );
+    }
 }
 
 #[test]

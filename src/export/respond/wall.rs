@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plane;
+use super::form::{self, FORMATS, Format};
 use super::message::{Reply, Request};
 use super::profile::{self, is_served};
 use super::query::Query;
-use super::shape::{Format, Shape};
 use crate::catalog::endpoints::TEXT;
 use crate::config::{self, SampleRate};
 use crate::error::Error;
@@ -41,7 +41,8 @@ pub(super) async fn wall(
     let hz = query.number("hz", &wide, config::WALL_HZ_DEFAULT.into())?;
     let refused = |error: Error| Refusal::new(400, Reason::Parameter, error.to_string());
     let rate = SampleRate::new(u32::try_from(hz).unwrap_or(0), &range).map_err(refused)?;
-    let shape = Shape::read(&query, default)?;
+    let format = query.word("format", &FORMATS, default)?;
+    format.is_built()?;
     let idle = query.word("idle", &[("0", false), ("1", true)], false)?;
     let threads = match query.text("threads", THREAD_NAME)? {
         None => ThreadChoice::Workers,
@@ -49,7 +50,7 @@ pub(super) async fn wall(
         Some(name) => ThreadChoice::Prefix(name),
     };
     if request.is_head() {
-        return Ok(shape.head(plane));
+        return Ok(form::head(format));
     }
     let duration = Duration::from_secs(seconds);
     let wish = WallWish {
@@ -58,12 +59,11 @@ pub(super) async fn wall(
         duration,
         idle,
     };
-    let format = shape.format.word();
-    let running = plane
-        .actions
-        .begin(request, seconds, Some(rate.hz()), format);
+    let word = format.word();
+    let running = plane.actions.begin(request, seconds, Some(rate.hz()), word);
     let seen = seen(plane, Look::Over(wish), duration).await;
-    let reply = seen.and_then(|seen| shown(plane, &shape, &seen));
+    let title = format!("Wall clock of {}", plane.config.service);
+    let reply = seen.and_then(|seen| shown(plane, format, &seen, &title));
     match &reply {
         Ok(reply) => running.ended(reply.status(), reply.body().len()),
         Err(refusal) => running.ended(refusal.status, 0),
@@ -75,12 +75,12 @@ pub(super) async fn wall(
 const THREAD_NAME: usize = 64;
 
 /// The profile; in formats without labels, with each sample's state as its outermost frame.
-fn shown(plane: &Plane, shape: &Shape, seen: &Seen) -> Result<Reply, Refusal> {
-    if shape.format == Format::Pprof {
-        shape.show(plane, &seen.profile, None)
+fn shown(plane: &Plane, format: Format, seen: &Seen, title: &str) -> Result<Reply, Refusal> {
+    if format == Format::Pprof {
+        form::written(plane, &seen.profile, format, title)
     } else {
         let rooted = labels::rooted(&seen.profile, Root::State);
-        shape.show(plane, &rooted, None)
+        form::written(plane, &rooted, format, title)
     }
 }
 
@@ -106,7 +106,7 @@ const DEBUG: [(&str, u8); 3] = [("0", 0), ("1", 1), ("2", 2)];
 /// How a page of this moment is wanted.
 struct Page {
     debug: u8,
-    shape: Shape,
+    format: Format,
 }
 
 impl Page {
@@ -119,16 +119,17 @@ impl Page {
         }
         let page = Self {
             debug: query.word("debug", &DEBUG, 0)?,
-            shape: Shape::read(&query, Format::Pprof)?,
+            format: query.word("format", &FORMATS, Format::Pprof)?,
         };
+        page.format.is_built()?;
         Ok(page)
     }
 
-    fn head(&self, plane: &Plane) -> Reply {
+    fn head(&self) -> Reply {
         if self.debug > 0 {
             Reply::new(200, TEXT, Vec::new()).without_length()
         } else {
-            self.shape.head(plane)
+            form::head(self.format)
         }
     }
 }
@@ -137,11 +138,14 @@ impl Page {
 pub(super) async fn threads(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
     let page = Page::read(plane, request)?;
     if request.is_head() {
-        return Ok(page.head(plane));
+        return Ok(page.head());
     }
     let seen = seen(plane, Look::Now { stacks: true }, Duration::ZERO).await?;
     match page.debug {
-        0 => shown(plane, &page.shape, &seen),
+        0 => {
+            let title = format!("Threads of {}", plane.config.service);
+            shown(plane, page.format, &seen, &title)
+        }
         1 => text(plane, grouped(&seen)),
         _ => text(plane, each(&seen)),
     }
@@ -151,7 +155,7 @@ pub(super) async fn threads(plane: &Plane, request: &Request) -> Result<Reply, R
 pub(super) async fn by_name(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
     let page = Page::read(plane, request)?;
     if request.is_head() {
-        return Ok(page.head(plane));
+        return Ok(page.head());
     }
     let seen = seen(plane, Look::Now { stacks: false }, Duration::ZERO).await?;
     let mut counts: BTreeMap<Arc<str>, i64> = BTreeMap::new();
@@ -192,7 +196,8 @@ pub(super) async fn by_name(plane: &Plane, request: &Request) -> Result<Reply, R
             labels: Vec::new(),
         });
     }
-    page.shape.show(plane, &profile, None)
+    let title = format!("Threads of {} by name", plane.config.service);
+    form::written(plane, &profile, page.format, &title)
 }
 
 /// Go's name for the column.
