@@ -747,7 +747,7 @@ pub(crate) static AGENT_INSECURE: Metric = Metric::gauge(
 .signal(Signal::Agent);
 pub(crate) static AGENT_SIGNAL_HIJACKED: Metric = Metric::gauge(
     "agent_signal_hijacked",
-    "1 once another part of the program took the signal of the CPU samples; absent until a profile.",
+    "1 once another part of the program took the signal of the CPU samples; absent until any are taken.",
 )
 .signal(Signal::Agent);
 pub(crate) static AGENT_TARGET_THRESHOLD: Metric =

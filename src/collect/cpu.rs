@@ -406,9 +406,6 @@ impl CpuCollector {
     fn halt(&mut self) {
         self.engine.stop();
         self.run = None;
-        if let Some(meters) = &self.meters {
-            meters.rate(None);
-        }
         self.publish();
     }
 
@@ -421,14 +418,14 @@ impl CpuCollector {
         let pause = self.obstacle.take().map_or(sampling::RETRY, |it| {
             (it.pause * 2).min(sampling::RETRY_LAST)
         });
-        self.obstacle = Some(Obstacle {
+        // Without the flight recorder nothing should be sampled now.
+        self.obstacle = self.recorder.map(|_| Obstacle {
             why,
             until: now + pause,
             pause,
         });
         if let Some(meters) = &self.meters {
             meters.hijacked(self.engine.is_hijacked());
-            meters.rate(None);
         }
         self.publish();
     }
@@ -494,7 +491,6 @@ impl CpuCollector {
         if let Some(meters) = &mut self.meters {
             let length = now.saturating_duration_since(run.start);
             meters.bucket(length, run.rate.period(), run.recorded, cpu);
-            meters.rate(Some(run.rate));
             meters.governed(change, self.governor.ceiling());
         }
         clocks.host
@@ -555,6 +551,9 @@ impl CpuCollector {
 
     /// Says how things stand.
     fn publish(&self) {
+        if let Some(meters) = &self.meters {
+            meters.rate(self.run.map(|run| run.rate));
+        }
         let windows = lock(&self.store.samples.windows);
         let (held, bytes, buckets) = (windows.held(), windows.bytes(), windows.len());
         drop(windows);

@@ -298,6 +298,8 @@ fn an_engine_that_cannot_start_turns_all_readers_away_with_its_reason() {
         assert_eq!(why, unavailable("SIGPROF is taken"));
     }
     assert_eq!(bench.told(|told| told.rates.len()), 0);
+    let recorder = lock(&bench.store.recorder).clone();
+    assert_eq!(recorder.obstacle, None, "nobody wishes for anything");
 }
 
 fn unavailable(why: &str) -> NoProfile {

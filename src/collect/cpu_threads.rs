@@ -34,6 +34,9 @@ const SLOW: Duration = Duration::from_millis(20);
 /// Between two tries of a thread that blocks the signal, at most. At first it is tried at every look:
 /// one that is just starting blocks all signals for a moment.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Full scans in which each thread's start is read once. Kernels that do not tell of an ended thread's
+/// timer learn then that its id is another's.
+const TURNS: u32 = 8;
 /// Signals after which the CPU time that one of them stands for is worked out anew.
 const TICKS: u64 = 16;
 
@@ -65,6 +68,7 @@ impl Watcher {
             links: 0,
             newcomers: HashSet::new(),
             blocking: HashMap::new(),
+            turn: 0,
             allowed: timer::allowed(),
             process: ProcessTimer::new(sampler),
         };
@@ -211,6 +215,8 @@ struct Watch {
     newcomers: HashSet<u32>,
     /// Threads that blocked the signal when they were last tried.
     blocking: HashMap<u32, Blocking>,
+    /// Of [`TURNS`].
+    turn: u32,
     allowed: usize,
     process: ProcessTimer,
 }
@@ -270,10 +276,15 @@ impl Watch {
             .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
             .collect();
         let records = &self.sampler.records;
+        if thorough {
+            self.turn = (self.turn + 1) % TURNS;
+        }
         for record in records.held() {
             let tid = record.tid();
             let started = record.started.load(Ordering::Relaxed);
-            let reused = || thorough && start_ticks(tid).is_some_and(|now| now != started);
+            // Half a microsecond for the timer, twenty for the start.
+            let due = tid % TURNS == self.turn || !record.timer().is_some_and(timer::goes_on);
+            let reused = || thorough && due && start_ticks(tid).is_some_and(|now| now != started);
             if !alive.contains(&tid) || reused() {
                 let ended = record.cpu_nanos.load(Ordering::Relaxed);
                 self.sampler.ended_nanos.fetch_add(ended, Ordering::Relaxed);

@@ -24,8 +24,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use sampling::{agent, own_cpu, spin, take};
-use streamgate_agent::AgentHandle;
 use streamgate_agent::bench_door::{CopiedStacks, StackCost, cpu_signals, handler_costs};
+use streamgate_agent::{Agent, AgentHandle};
 
 /// How long each contender samples per round, in seconds.
 const WINDOW: u32 = 3;
@@ -87,11 +87,13 @@ fn piece(held: &mut Vec<Vec<u8>>) -> f64 {
 /// What samples took from the running thread, seen by the thread itself.
 ///
 /// It reads 24 KiB again and again, a set that just fits the first-level cache, and takes the time of
-/// each pass. One in which a sample was taken is longer than its neighbours by the tick, the signal's
-/// way through the kernel, the handler, and by what had to be read into the cache again.
+/// each pass by its own CPU clock. One in which a sample was taken is longer than its neighbours by the
+/// tick, the signal's way through the kernel, the handler, and by what had to be read into the cache
+/// again.
 #[derive(Debug, Default)]
 struct Interrupted {
     seconds: f64,
+    samples: u32,
     /// Microseconds by which passes with a sample were longer than their neighbours' median.
     sampled: Vec<f64>,
     /// The same of long passes without a sample: ticks and other interruptions.
@@ -101,30 +103,35 @@ struct Interrupted {
 fn interrupted(time: Duration) -> Interrupted {
     let set = vec![1_u64; 3072];
     let fired = || cpu_signals().map_or(0, |[fired, ..]| fired);
+    let micros = |time: Duration| 1e6 * time.as_secs_f64();
     let mut seen = Interrupted::default();
     let start = Instant::now();
     while start.elapsed() < time {
-        let mut passes = [(0.0, false); 500];
-        let mut before = (Instant::now(), fired());
-        for (pass, is_sampled) in &mut passes {
+        let mut passes = [(0.0, 0.0, false); 500];
+        let mut before = (own_cpu(), Instant::now(), fired());
+        for (cpu, wall, is_sampled) in &mut passes {
             let sum: u64 = std::hint::black_box(&set).iter().step_by(8).sum();
             std::hint::black_box(sum);
-            let now = (Instant::now(), fired());
-            *pass = 1e6 * (now.0 - before.0).as_secs_f64();
-            *is_sampled = now.1 != before.1;
+            let now = (own_cpu(), Instant::now(), fired());
+            *cpu = micros(now.0 - before.0);
+            *wall = micros(now.1 - before.1);
+            *is_sampled = now.2 != before.2;
             before = now;
         }
-        let usual = median(passes.iter().map(|(pass, _)| *pass).collect());
-        for (pass, is_sampled) in passes {
-            if pass > 200.0 {
-                // Another process's turn.
+        let usual = median(passes.iter().map(|(cpu, ..)| *cpu).collect());
+        for pair in passes.windows(2) {
+            let ((cpu, wall, is_sampled), next) = (pair[0], pair[1]);
+            seen.seconds += cpu / 1e6;
+            seen.samples += u32::from(is_sampled);
+            if wall > cpu + 20.0 || next.1 > next.0 + 20.0 {
+                // Another process had its turn and left its own data in the caches.
                 continue;
             }
-            seen.seconds += pass / 1e6;
             if is_sampled {
-                seen.sampled.push(pass - usual);
-            } else if pass > usual + 0.5 {
-                seen.others.push(pass - usual);
+                // The signal may have fallen between the clock and the count.
+                seen.sampled.push(cpu + next.0 - 2.0 * usual);
+            } else if !next.2 && cpu > usual + 0.5 {
+                seen.others.push(cpu - usual);
             }
         }
     }
@@ -259,6 +266,7 @@ fn interruptions(agent: &AgentHandle, count: usize) {
         for (contender, sum) in &mut all {
             let one = under(*contender, agent, interrupted);
             sum.seconds += one.seconds;
+            sum.samples += one.samples;
             sum.sampled.extend(one.sampled);
             sum.others.extend(one.others);
         }
@@ -267,7 +275,7 @@ fn interruptions(agent: &AgentHandle, count: usize) {
         sum.sampled.sort_by(f64::total_cmp);
         let number = sum.sampled.len();
         let each = sum.sampled[number / 2];
-        let per_second = f64::from(u32::try_from(number).unwrap()) / sum.seconds;
+        let per_second = f64::from(sum.samples) / sum.seconds;
         println!(
             "| {} | {per_second:.0} | {each:.2} | {:.2} | {:.3} % | {:.2} |",
             contender.name(),
@@ -319,12 +327,18 @@ fn overhead(agent: &AgentHandle, count: usize) {
     }
 }
 
-/// Share of a core that the agent's threads use while nobody asks for anything.
-fn idle(seconds: u64) {
-    let before = agents("sg-");
+/// Share of a core that the agent's threads use while nobody asks for anything and nothing runs.
+fn idle(name: &str, seconds: u64) {
+    let before = AGENTS.map(agents);
     std::thread::sleep(Duration::from_secs(seconds));
-    let share = 100.0 * (agents("sg-") - before) / Duration::from_secs(seconds).as_secs_f64();
-    println!("\nIdle agent: {share:.3} % of a core over {seconds} s");
+    let shares = AGENTS.map(agents).into_iter().zip(before);
+    let shares: Vec<f64> = shares
+        .map(|(now, before)| 100.0 * (now - before) / Duration::from_secs(seconds).as_secs_f64())
+        .collect();
+    println!(
+        "\nIdle agent, {name}: {:.3} % of a core over {seconds} s (sg-profile {:.3}, sg-watch {:.3})",
+        shares[2], shares[0], shares[1],
+    );
 }
 
 /// A chain of distinct futures, each of which allocates and formats after the next was awaited, as
@@ -431,8 +445,11 @@ fn steps() {
 fn main() {
     let rounds = std::env::var("ROUNDS").map_or(11, |text| text.parse().unwrap());
     steps();
+    let recording = Agent::builder("idle").no_listener().start().unwrap();
+    idle("recording at 19 Hz", 10);
+    recording.shutdown_blocking(Duration::from_secs(10));
     let agent = agent();
-    idle(10);
+    idle("not recording", 10);
     if rounds == 0 {
         return;
     }

@@ -56,7 +56,8 @@ fn code() -> (u64, u64) {
 
 fn main() {
     // Keeps the agent and its server in the binary.
-    drop(Agent::builder("symbols").no_listener().start().unwrap());
+    let symbols = Agent::builder("symbols").no_listener().recorder(0);
+    drop(symbols.start().unwrap());
     let (start, end) = code();
     let size = fs::metadata(std::env::current_exe().unwrap())
         .unwrap()
@@ -81,7 +82,10 @@ fn main() {
             .collect();
         let before = resident();
         let begun = Instant::now();
-        let ((named, lines), most) = peak(|| names.find(&addresses));
+        // On a thread of its own, as the agent does.
+        let find = || std::thread::scope(|scope| scope.spawn(|| names.find(&addresses)).join());
+        let (found, most) = peak(find);
+        let (named, lines) = found.unwrap();
         println!(
             "| {count} over {of} | {named} | {lines} | {:.2} | {:.1} | {:.1} |",
             begun.elapsed().as_secs_f64(),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 use streamgate_agent::{Agent, AgentHandle, Builder};
 
@@ -96,6 +97,69 @@ fn a_reader_raises_the_rate_while_it_waits_and_the_recorder_goes_on() {
     ] {
         assert!(page.contains(line), "{line}: {page}");
     }
+}
+
+/// Works until the running thread has used this much CPU time; says how much it was.
+fn burn(time: Duration) -> Duration {
+    let used = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
+    let (start, mut number) = (used(), 1_u64);
+    while used() - start < time {
+        for step in 0..4000 {
+            number = std::hint::black_box(number.wrapping_mul(31) ^ step);
+        }
+    }
+    used() - start
+}
+
+#[test]
+fn changes_of_rate_neither_lose_nor_double_cpu_time() {
+    let _turn = sampler();
+    let builder = recording(19).high_rate(true);
+    let agent = builder.start().unwrap();
+    hold(&agent, 2000);
+    let [_, from] = held(&agent);
+    let work = thread::Builder::new().name("steady".to_owned());
+    let work = work.spawn(|| burn(Duration::from_secs(6))).unwrap();
+    let mut changes = 0;
+    for hertz in [999, 99, 499].into_iter().cycle() {
+        if work.is_finished() {
+            break;
+        }
+        let target = format!("/debug/pprof/profile?seconds=1&format=folded&hz={hertz}");
+        assert_eq!(ask(&agent, &target).status, 200);
+        changes += 2;
+    }
+    let used = work.join().unwrap().as_secs_f64();
+    let [_, done] = held(&agent);
+    slowly("the work's last bucket is over", || {
+        held(&agent)[1] > done + 1000
+    });
+    let [_, to] = held(&agent);
+    let target = format!("/debug/pprof/profile?format=folded&labels=thread&from={from}&to={to}");
+    let answer = ask(&agent, &target);
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let lines = answer.body.lines();
+    let nanos: u64 = lines
+        .filter(|line| {
+            line.split(';')
+                .next()
+                .is_some_and(|root| root.contains("steady"))
+        })
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum();
+    let (seen, changes) = (
+        Duration::from_nanos(nanos).as_secs_f64(),
+        f64::from(changes),
+    );
+    // Each change begins anew at a random phase: at most half a period of 19 Hz off at either end,
+    // four standard deviations of their sum.
+    let tolerance = 4.0 * (changes * 0.0526 * 0.0526 / 12.0).sqrt();
+    eprintln!("{seen:.3} s of {used:.3} s in {changes} changes, {tolerance:.3} s allowed");
+    assert!(changes >= 6.0);
+    assert!(
+        (seen - used).abs() <= 0.03 * used + tolerance,
+        "{seen} of {used}"
+    );
 }
 
 #[test]

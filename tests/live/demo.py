@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,7 @@ import venv
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "target" / "live-tools"
-SECONDS = 30
+SECONDS = 60
 
 
 def fail(why):
@@ -156,22 +157,145 @@ def prepare_go(env):
         subprocess.run([go, "tool", "pprof", "-h"], capture_output=True, env=environment)
 
 
-def go_pprof(agent, env):
-    go, environment = go_command(env)
-    if not go:
-        return print("skipped: no Go toolchain")
-    profile = f"{agent}/debug/pprof/profile?seconds=5"
-    result = subprocess.run(
-        [go, "tool", "pprof", "-top", profile], capture_output=True, env=environment
-    )
-    text = result.stdout.decode()
-    if result.returncode:
-        fail(f"go tool pprof: {result.stderr.decode()}")
+class Pprof:
+    """`go tool pprof` on one service; every call that names no file takes a profile of its own."""
+
+    def __init__(self, agent, env):
+        self.go, self.environment = go_command(env)
+        self.live = f"{agent}/debug/pprof/profile?seconds=3"
+
+    def view(self, *options, profile=None):
+        """What the tool prints, past its notes on fetching."""
+        command = [self.go, "tool", "pprof", *options, profile or self.live]
+        result = subprocess.run(command, capture_output=True, env=self.environment)
+        if result.returncode:
+            fail(f"go tool pprof {' '.join(map(str, options))}: {result.stderr.decode()}")
+        return result.stdout.decode()
+
+
+def seconds(text):
+    """A time as the tool prints it."""
+    number, unit = re.fullmatch(r"(-?[\d.]+)([a-z]*)", text).groups()
+    units = {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "mins": 60, "hrs": 3600}
+    return float(number) * units[unit]
+
+
+def shown_and_total(text):
+    """How much of the samples a view shows, and how many there are."""
+    found = re.search(r"^Showing nodes accounting for (\S+), .* of (\S+) total", text, re.MULTILINE)
+    if not found:
+        fail(f"no sums in:\n{text[:2000]}")
+    return tuple(seconds(held) for held in found.groups())
+
+
+def go_top(pprof):
+    text = pprof.view("-top")
     own = [line for line in text.splitlines() if "streamgate::" in line]
     if not own:
-        fail(f"go tool pprof names no function of StreamGate:\n{text[:3000]}")
+        fail(f"-top names no function of StreamGate:\n{text[:3000]}")
+    if not any(re.search(r"<.+ as .+>::\w", line) for line in text.splitlines()):
+        fail(f"-top shows no method with its type and trait:\n{text[:3000]}")
     print("go tool pprof -top names StreamGate's own functions:")
     print("\n".join("    " + line for line in text.splitlines()[:6] + own[:4]))
+
+
+def go_list(pprof, saved):
+    """Lines of one function stand apart, beside their text."""
+    routines = pprof.view("-list", "streamgate::", profile=saved).split("ROUTINE ====")[1:]
+    number = re.compile(r"^ +(\S+) +(\S+) +(\d+):(.*)$", re.MULTILINE)
+    hot = {}
+    for routine in routines:
+        lines = [found.groups() for found in number.finditer(routine)]
+        lines = [(line, text) for _, cum, line, text in lines if cum != "." and text.strip()]
+        hot[routine.splitlines()[0].strip("= ")] = lines
+    name, lines = max(hot.items(), key=lambda item: len(item[1]), default=("", []))
+    if len(lines) < 2:
+        fail(f"-list keeps no two lines of a function apart: {list(hot)[:20]}")
+    print(f"go tool pprof -list: {len(lines)} lines of {name.split(' in ')[0][:80]} stand apart")
+
+
+def go_traces(pprof, saved):
+    traces = pprof.view("-traces", profile=saved).split("-----------+-----")[1:]
+    threads = [trace for trace in traces if re.search(r"^ +thread: +\S", trace, re.MULTILINE)]
+    own = [trace for trace in threads if "streamgate::" in trace]
+    inlined = [trace for trace in own if "(inline)" in trace]
+    if len(threads) < 10 or not own or not inlined:
+        fail(f"-traces: {len(traces)}, with a thread {len(threads)}, ours {len(own)}, "
+             f"with inlined functions {len(inlined)}")
+    print(f"go tool pprof -traces: {len(threads)} stacks with their thread, {len(own)} of StreamGate")
+
+
+def tag_values(text, tag):
+    """The values of a tag in the tool's list of tags, with their times."""
+    found = re.search(rf"^ {tag}: Total .*\n((?: +\S+ .*\n)*)", text, re.MULTILINE)
+    lines = found.group(1).splitlines() if found else []
+    values = [re.match(r" +(\S+) \(.*?\): (.+)$", line) for line in lines]
+    return {value.group(2): seconds(value.group(1)) for value in values if value}
+
+
+def go_tags(pprof, saved, tag, expected):
+    """A tag has values, and focusing on one keeps its samples and drops others."""
+    values = tag_values(pprof.view("-tags", profile=saved), tag)
+    missing = [name for name in expected if name not in values]
+    if missing or len(values) < 2:
+        fail(f"-tags: {tag} has {values}, without {missing}")
+    focus = max(values, key=values.get)
+    pattern = f"{tag}=^{re.escape(focus)}$"
+    shown, total = shown_and_total(pprof.view("-top", f"-tagfocus={pattern}", profile=saved))
+    if not 0 < shown < total or abs(shown - values[focus]) > 0.02 * total:
+        fail(f"-tagfocus={pattern} shows {shown} s of {total} s instead of {values[focus]} s")
+    print(f"go tool pprof -tags: {len(values)} values of {tag}; -tagfocus={focus} keeps "
+          f"{100 * shown / total:.0f} %")
+
+
+def go_peek(pprof, saved):
+    """Callers and callees of a function that does nothing itself."""
+    text = pprof.view("-peek", "streamgate::serve", profile=saved)
+    blocks = re.split(r"^-+\+-+$", text, flags=re.MULTILINE)
+    both = [block for block in blocks
+            if re.search(r"%? *\| {3}\S.*\n(.*\n)*? .*\| streamgate::serve.*\n.*\| {3}\S", block)]
+    if not both:
+        fail(f"-peek shows no function of StreamGate with callers and callees:\n{text[:3000]}")
+    print(f"go tool pprof -peek: {len(both)} functions with callers and callees")
+
+
+def go_diff(pprof, saved):
+    """The same profile differs by nothing; another one of the live service by something."""
+    shown, _ = shown_and_total(pprof.view("-top", "-diff_base", saved, profile=saved))
+    if shown:
+        fail(f"a profile differs from itself by {shown} s")
+    text = pprof.view("-top", "-diff_base", saved)
+    changes = re.findall(r"^ +(-?[\d.]+m?s) +-?[\d.]+%", text, re.MULTILINE)
+    fewer = [change for change in changes if change.startswith("-")]
+    if not fewer or len(fewer) == len(changes):
+        fail(f"-diff_base shows no change to and fro:\n{text[:3000]}")
+    print(f"go tool pprof -diff_base: {len(changes)} functions changed, {len(fewer)} of them to less")
+
+
+def go_svg(pprof, saved, folder):
+    if not shutil.which("dot"):
+        return print("skipped: no graphviz")
+    path = folder / "graph.svg"
+    pprof.view("-svg", "-output", str(path), profile=saved)
+    text = path.read_text()
+    if "</svg>" not in text or "streamgate" not in text:
+        fail("-svg drew no graph that names streamgate")
+    print(f"go tool pprof -svg: {len(text)} bytes")
+
+
+def go_pprof(agent, env, folder):
+    pprof = Pprof(agent, env)
+    if not pprof.go:
+        return print("skipped: no Go toolchain")
+    go_top(pprof)
+    saved = folder / "base.pb.gz"
+    saved.write_bytes(get(f"{agent}/debug/pprof/profile?seconds=8")[2])
+    go_list(pprof, saved)
+    go_traces(pprof, saved)
+    go_tags(pprof, saved, "thread", ["sg-db-read"])
+    go_peek(pprof, saved)
+    go_diff(pprof, saved)
+    go_svg(pprof, saved, folder)
 
 
 def flamegraph(agent, folder):
@@ -234,7 +358,7 @@ def main():
         promtool(agent)
         key_metrics(agent)
         openmetrics(agent, env)
-        go_pprof(agent, env)
+        go_pprof(agent, env, folder)
         flamegraph(agent, folder)
         out, err = demo.communicate(timeout=SECONDS + 120)
     finally:

@@ -114,6 +114,18 @@ pub(crate) fn set(timer: i32, first: Duration, period: Duration) -> bool {
     result == 0
 }
 
+/// Whether a timer that was set goes on. One whose thread has ended does not, on kernels that say so;
+/// others say yes to the end.
+pub(crate) fn goes_on(timer: i32) -> bool {
+    let mut spec = libc::itimerspec {
+        it_interval: timespec(Duration::ZERO),
+        it_value: timespec(Duration::ZERO),
+    };
+    // SAFETY: `spec` is a live local of the layout that the system call writes.
+    let result = unsafe { libc::syscall(libc::SYS_timer_gettime, timer, &raw mut spec) };
+    result == 0 && (spec.it_interval.tv_sec, spec.it_interval.tv_nsec) != (0, 0)
+}
+
 /// Removes a timer; a signal of it may still be pending.
 pub(crate) fn delete(timer: i32) {
     // SAFETY: takes a number; an unknown one is an error that changes nothing.
@@ -206,5 +218,17 @@ mod tests {
     fn a_thread_that_is_gone_is_an_error() {
         let tid = std::thread::spawn(current_tid).join().unwrap();
         assert!(create_for_thread(tid, libc::SIGRTMAX(), Cookie::PROCESS).is_err());
+    }
+
+    #[test]
+    fn a_timer_goes_on_until_it_is_disarmed() {
+        let tid = current_tid();
+        let timer = create_for_thread(tid, libc::SIGRTMAX(), Cookie::PROCESS).unwrap();
+        assert!(!goes_on(timer), "it was never set");
+        let far = Duration::from_secs(3600);
+        assert!(set(timer, far, far) && goes_on(timer));
+        assert!(set(timer, Duration::ZERO, Duration::ZERO) && !goes_on(timer));
+        delete(timer);
+        assert!(!goes_on(timer));
     }
 }
