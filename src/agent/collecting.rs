@@ -92,6 +92,10 @@ pub(super) fn profile(shared: &Shared) -> Result<(), Error> {
 
 /// Starts the thread that looks at other threads when somebody asks.
 pub(super) fn look(shared: &Shared) -> Result<(), Error> {
+    if !shared.config.profiling {
+        // Nobody can ask.
+        return Ok(());
+    }
     let mut collector = WallCollector::new(Arc::clone(&shared.store), &shared.config.workers);
     let inside = shared.clone();
     threads::start("sg-wall", "wall", shared, move || {

@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::store::metrics::{Counter, Gauge, ObservedCounter};
 use crate::store::sync::lock;
 
-/// Threads that are remembered; the agent starts three.
+/// Threads that are remembered; the agent starts four.
 const THREADS: usize = 64;
 
 /// The agent's own threads. Each registers itself, so that nobody has to search all threads of

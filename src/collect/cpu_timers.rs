@@ -192,8 +192,10 @@ impl CpuEngine for Engine {
         };
         let cores = cores();
         let part = u64::try_from(slots(cores) / SLOTS_PART).unwrap_or(u64::MAX);
-        // Each core gives at most one sample per period; on most kernels ticks make it fewer.
-        let per_second = u64::from(running.rate.hz()) * u64::try_from(cores).unwrap_or(u64::MAX);
+        // Each core gives at most one sample per period, and one per tick.
+        let ticks = 1000 / u64::try_from(timer::tick().as_millis()).unwrap_or(1).max(1);
+        let each = u64::from(running.rate.hz()).min(ticks);
+        let per_second = each * u64::try_from(cores).unwrap_or(u64::MAX);
         Duration::from_millis(1000 * part / per_second.max(1)).clamp(DRAIN, sampling::BUCKET)
     }
 }

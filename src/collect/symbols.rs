@@ -5,7 +5,10 @@
 //! named keeps its place as `[module+0x1234]`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use addr2line::Loader;
@@ -45,7 +48,7 @@ pub(super) struct Symboliser {
 pub(super) struct Patience<'a> {
     pub(super) deadline: Instant,
     /// Somebody still waits for the answer.
-    pub(super) wanted: &'a dyn Fn() -> bool,
+    pub(super) wanted: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Patience<'_> {
@@ -54,14 +57,11 @@ impl Patience<'_> {
     }
 }
 
-/// Held while addresses are named.
-static NAMING: Mutex<()> = Mutex::new(());
-
 /// Addresses named between two looks at the clock.
 const BATCH: usize = 64;
 
 impl Symboliser {
-    /// Names addresses, which are sorted and distinct. One caller of the process at a time.
+    /// Names addresses, which are sorted and distinct; one caller of a table at a time.
     pub(super) fn symbolise(
         &mut self,
         addresses: &[u64],
@@ -70,7 +70,7 @@ impl Symboliser {
     ) -> Symbolised {
         // CPU and wall profiles name at the same time; the debug information of two modules would
         // double the memory.
-        let _one = lock(&NAMING);
+        let _one = lock(&table.naming);
         let mut out = Symbolised::default();
         out.comments.extend(self.refresh(table));
         for (place, module) in self.known.iter().enumerate() {
@@ -277,33 +277,26 @@ impl Named {
         if unknown.is_empty() {
             return;
         }
-        let mut why = None;
         let lines = if elf.debug_bytes == 0 {
-            None
+            Lines::default()
         } else if elf.debug_bytes > sampling::DEBUG_BYTES {
             let (seen, limit) = (elf.debug_bytes >> 20, sampling::DEBUG_BYTES >> 20);
-            why = Some(format!("{seen} MiB of debug sections exceed {limit} MiB"));
-            None
+            Lines::none(format!("{seen} MiB of debug sections exceed {limit} MiB"))
         } else if patience.over() {
-            why = Some("no time left".to_owned());
-            None
+            Lines::none("no time left".to_owned())
         } else {
-            let loader = module.path().map(Loader::new).transpose();
-            why = loader.as_ref().err().map(ToString::to_string);
-            loader.ok().flatten()
+            let path = module.path();
+            path.map_or_else(Lines::default, |path| Lines::read(path, elf, patience))
         };
-        let mut late = false;
         let names = unknown.iter().zip(&elf.addresses).zip(&elf.names);
-        for (done, ((address, in_file), name)) in names.enumerate() {
-            late = late || (done % BATCH == 0 && patience.over());
-            let loader = lines.as_ref().filter(|_| !late);
-            let symbols = symbols_at(loader, *in_file, name.as_deref());
+        let frames = lines.frames.iter().map(|frames| &**frames);
+        let frames = frames.chain(std::iter::repeat(&[][..]));
+        for (((address, in_file), name), frames) in names.zip(frames) {
+            let symbols = symbols_at(frames, name.as_deref());
             let symbols = symbols.unwrap_or_else(|| raw(module.short(), *in_file));
             self.symbols.insert(*address, symbols);
         }
-        if late && why.is_none() {
-            why = Some("time ran out".to_owned());
-        }
+        let why = lines.why;
         if let Some(why) = why {
             self.complete = false;
             comments.push(format!("{}: names without lines: {why}", module.file));
@@ -311,24 +304,88 @@ impl Named {
     }
 }
 
-/// Functions at an address, innermost first; the outermost is named by the symbol table, which has
-/// it in full where debug information may be cut down.
-fn symbols_at(loader: Option<&Loader>, address: u64, name: Option<&str>) -> Option<Arc<[Symbol]>> {
-    let mut symbols = Vec::new();
-    if let Some(mut frames) = loader.and_then(|loader| loader.find_frames(address).ok()) {
-        while let Ok(Some(frame)) = frames.next() {
-            let location = frame.location.as_ref();
-            let raw_name = frame.function.as_ref();
-            let raw_name = raw_name.and_then(|function| function.raw_name().ok());
-            symbols.push(Symbol {
-                function: function(
-                    raw_name.as_deref().unwrap_or_default(),
-                    location.and_then(|location| location.file),
-                ),
-                line: location.and_then(|location| location.line).unwrap_or(0),
-            });
+/// A function at an address, as the debug information has it.
+#[derive(Debug)]
+struct Frame {
+    raw_name: String,
+    file: Option<String>,
+    line: u32,
+}
+
+/// What the debug information says of addresses.
+#[derive(Debug, Default)]
+struct Lines {
+    /// Innermost first, in the addresses' order, as far as time allowed.
+    frames: Vec<Vec<Frame>>,
+    /// Why something is missing.
+    why: Option<String>,
+}
+
+impl Lines {
+    fn none(why: String) -> Self {
+        Self {
+            frames: Vec::new(),
+            why: Some(why),
         }
     }
+
+    /// Reads on a thread of its own, whose heap goes back to the system with it: all that it
+    /// allocates is let go, while what is kept of it is made by the caller. In one heap the few names
+    /// that stay would hold the 80 MiB around them.
+    fn read(path: &Path, elf: &Elf, patience: &Patience<'_>) -> Self {
+        let read = || Self::read_here(path, &elf.addresses, patience);
+        thread::scope(|scope| {
+            let inside = thread::Builder::new().name("sg-symbols".to_owned());
+            match inside.spawn_scoped(scope, read) {
+                Ok(inside) => inside.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(_) => read(),
+            }
+        })
+    }
+
+    fn read_here(path: &Path, addresses: &[u64], patience: &Patience<'_>) -> Self {
+        let loader = match Loader::new(path) {
+            Ok(loader) => loader,
+            Err(error) => return Self::none(error.to_string()),
+        };
+        let mut lines = Self::default();
+        for (done, address) in addresses.iter().enumerate() {
+            if done % BATCH == 0 && patience.over() {
+                lines.why = Some("time ran out".to_owned());
+                break;
+            }
+            lines.frames.push(frames_at(&loader, *address));
+        }
+        lines
+    }
+}
+
+fn frames_at(loader: &Loader, address: u64) -> Vec<Frame> {
+    let mut found = Vec::new();
+    let Ok(mut frames) = loader.find_frames(address) else {
+        return found;
+    };
+    while let Ok(Some(frame)) = frames.next() {
+        let location = frame.location.as_ref();
+        let raw_name = frame.function.as_ref();
+        let raw_name = raw_name.and_then(|function| function.raw_name().ok());
+        found.push(Frame {
+            raw_name: raw_name.unwrap_or_default().into_owned(),
+            file: location.and_then(|location| Some(location.file?.to_owned())),
+            line: location.and_then(|location| location.line).unwrap_or(0),
+        });
+    }
+    found
+}
+
+/// Functions at an address, innermost first; the outermost is named by the symbol table, which has
+/// it in full where debug information may be cut down.
+fn symbols_at(frames: &[Frame], name: Option<&str>) -> Option<Arc<[Symbol]>> {
+    let symbols = frames.iter().map(|frame| Symbol {
+        function: function(&frame.raw_name, frame.file.as_deref()),
+        line: frame.line,
+    });
+    let mut symbols: Vec<Symbol> = symbols.collect();
     match (symbols.last_mut(), name) {
         (Some(outermost), Some(name)) => {
             let filename = Arc::clone(&outermost.function.filename);

@@ -19,6 +19,8 @@ pub(crate) struct Symbol {
 pub(crate) struct Symbols {
     table: Mutex<Table>,
     limit: usize,
+    /// Held by whoever reads the files of the code.
+    pub(crate) naming: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +41,7 @@ impl Symbols {
         Self {
             table: Mutex::default(),
             limit,
+            naming: Mutex::default(),
         }
     }
 

@@ -258,9 +258,9 @@ fn round(contender: Contender, agent: &AgentHandle, worker: &Worker, rounds: &mu
 fn interruptions(agent: &AgentHandle, count: usize) {
     println!("\n### What a sample takes from its thread, {count} rounds of {WINDOW} s\n");
     println!(
-        "| contender | samples per CPU-second | median, us | 9 of 10 below | of its CPU | other interruptions, us |"
+        "| contender | samples per CPU-second | 1 of 10 below, us | median | 9 of 10 below | of its CPU | other interruptions, us |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     let mut all = [19, 99, 999].map(|hertz| (Contender::Ours(hertz), Interrupted::default()));
     for _ in 0..count {
         for (contender, sum) in &mut all {
@@ -277,8 +277,9 @@ fn interruptions(agent: &AgentHandle, count: usize) {
         let each = sum.sampled[number / 2];
         let per_second = f64::from(sum.samples) / sum.seconds;
         println!(
-            "| {} | {per_second:.0} | {each:.2} | {:.2} | {:.3} % | {:.2} |",
+            "| {} | {per_second:.0} | {:.2} | {each:.2} | {:.2} | {:.3} % | {:.2} |",
             contender.name(),
+            sum.sampled[number / 10],
             sum.sampled[number * 9 / 10],
             per_second * each / 1e4,
             median(sum.others),

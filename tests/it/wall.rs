@@ -94,7 +94,8 @@ fn nanos(folded: &str, words: &[&str]) -> u64 {
     lines(folded, words).iter().map(|line| line.1).sum()
 }
 
-fn one() -> MutexGuard<'static, ()> {
+/// A turn at looking at threads.
+pub(crate) fn one() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

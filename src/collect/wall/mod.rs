@@ -32,6 +32,8 @@ use threads::Thread;
 const IDLE_TURN: Duration = Duration::from_millis(250);
 /// Between the two looks at all threads that a page of this moment takes.
 const NOTED: Duration = Duration::from_millis(20);
+/// A look that takes 1 ms is followed by at least this many without one: a tenth of one core at most.
+const PAUSE: u32 = 9;
 /// How long answers may take after the last moment of a look: a scheduler's turn or two of a busy
 /// machine.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -69,6 +71,7 @@ struct Reader {
     /// The next moment to look at, and the last: a moment stands for the time since the one before.
     next: Instant,
     last: Instant,
+    moments: u64,
     /// Since when only answers are waited for.
     settling: Option<Instant>,
     /// Threads were looked at once, so that it is known which of them compute.
@@ -90,6 +93,7 @@ impl Reader {
             start_unix_nanos: unix_nanos_now(),
             next,
             last: now,
+            moments: 0,
             settling: None,
             noted: matches!(look, Look::Over(_) | Look::Now { stacks: false }),
             met: false,
@@ -114,24 +118,33 @@ impl Reader {
         }
     }
 
-    /// Moves on to the next moment, past those that were missed.
-    fn step(&mut self, now: Instant) {
+    /// Moves on to the next moment, past those that were missed, and so far that looking takes no
+    /// more than its share: a moment stands for the time since the one before, however long.
+    fn step(&mut self, now: Instant, took: Duration) {
         self.last = now;
         if !self.noted {
             self.noted = true;
             self.next = now + NOTED;
             return;
         }
-        let end = match &self.look {
-            Look::Now { .. } => now,
+        let soon = match &self.look {
+            Look::Now { .. } => self.next,
             Look::Over(wish) => {
                 let (period, passed) = (wish.rate.period(), now.duration_since(self.next));
                 let whole = passed.as_nanos() / period.as_nanos().max(1);
                 self.next += period * (u32::try_from(whole).unwrap_or(u32::MAX - 1) + 1);
-                self.start + wish.duration
+                self.next = self.next.max(now + took * PAUSE);
+                self.moments += 1;
+                let end = self.start + wish.duration;
+                if self.next <= end {
+                    return;
+                }
+                // The last moment is at the end, so that the whole window is told.
+                self.next = end;
+                now + period / 2
             }
         };
-        if self.next > end || end <= now {
+        if self.next <= soon {
             self.settling = Some(now);
         }
     }
@@ -251,8 +264,9 @@ impl WallCollector {
                 asker.computes(thread);
             }
         }
+        let took = now.elapsed();
         for reader in readers.iter_mut().filter(|reader| reader.is_due(now)) {
-            reader.step(now);
+            reader.step(now, took);
         }
         Ok(())
     }
@@ -359,6 +373,7 @@ impl Desk {
         let taken = Taken {
             duration: reader.last.duration_since(reader.start),
             start_unix_nanos: reader.start_unix_nanos,
+            moments: reader.moments,
             look: reader.look,
         };
         let addresses = reader.gathered.addresses();

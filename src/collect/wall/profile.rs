@@ -30,6 +30,8 @@ pub(super) struct Taken {
     pub(super) look: Look,
     pub(super) start_unix_nanos: u64,
     pub(super) duration: Duration,
+    /// How often the threads were looked at.
+    pub(super) moments: u64,
 }
 
 /// What a reader sees.
@@ -71,7 +73,8 @@ pub(super) fn seen(gathered: Gathered, symbolised: Symbolised, taken: &Taken) ->
     let mut left_out = 0;
     if matches!(&taken.look, Look::Over(wish) if !wish.idle) {
         entries.retain(|entry| {
-            let parked = entry.state == BLOCKED && is_parked(&entry.stack, &symbolised);
+            let parked = is_parked(&entry.stack, &symbolised)
+                && (entry.state == BLOCKED || is_in_wait(&entry.stack, &symbolised));
             left_out += if parked { entry.samples } else { 0 };
             !parked
         });
@@ -169,6 +172,16 @@ fn comments(taken: &Taken, entries: &[Entry], left_out: u64) -> Vec<String> {
         }
         Look::Now { .. } => vec![format!("streamgate-agent {version}, threads at one moment")],
     };
+    if let Look::Over(wish) = &taken.look {
+        let wanted = u64::from(wish.rate.hz()) * wish.duration.as_secs();
+        if taken.moments * 10 < wanted * 9 {
+            out.push(format!(
+                "the threads were looked at {} times instead of {wanted}: a look takes long with many \
+                 threads or on a busy machine; read nanoseconds, not samples",
+                taken.moments
+            ));
+        }
+    }
     if left_out > 0 {
         out.push(format!(
             "{left_out} samples of workers that waited for work are left out (idle=1 shows them)"
@@ -224,6 +237,19 @@ fn is_parked(stack: &[u64], symbolised: &Symbolised) -> bool {
         .take_while(|name| name.starts_with("tokio::runtime::"))
         .take_while(|name| !name.starts_with("tokio::runtime::task::"));
     own.any(|name| IDLE.iter().any(|start| name.starts_with(start)))
+}
+
+/// The leaf is the call that waits: a worker that was seen running on its way into it or out.
+fn is_in_wait(stack: &[u64], symbolised: &Symbolised) -> bool {
+    let leaf = stack
+        .first()
+        .and_then(|address| symbolised.places.get(address));
+    leaf.and_then(|place| place.symbols.first())
+        .is_some_and(|symbol| {
+            ["syscall", "epoll_"]
+                .iter()
+                .any(|start| symbol.function.name.starts_with(start))
+        })
 }
 
 #[cfg(test)]
@@ -283,5 +309,10 @@ mod tests {
             pool
         ]));
         assert!(!parked(&["[blocked: read]"]));
+        let wait = |names: &[&str]| {
+            let (stack, symbolised) = named(names);
+            is_in_wait(&stack, &symbolised)
+        };
+        assert!(wait(&["epoll_wait", park]) && !wait(&[park, run]));
     }
 }

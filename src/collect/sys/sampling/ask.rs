@@ -110,10 +110,6 @@ impl Session {
     /// # Errors
     /// The kernel's: ESRCH when the thread is gone, EAGAIN when the user's pending signals are used up.
     pub(crate) fn ask(&self, signal: i32, tid: u32) -> io::Result<()> {
-        let cookie = Cookie {
-            number: tid,
-            generation: self.number,
-        };
         let info = AskInfo {
             signal,
             errno: 0,
@@ -121,7 +117,7 @@ impl Session {
             padding: 0,
             pid: std::process::id(),
             uid: 0,
-            value: cookie.to_bits(),
+            value: self.cookie(tid).to_bits(),
             rest: [0; 12],
         };
         let pid = std::process::id();
@@ -139,6 +135,14 @@ impl Session {
             Ok(())
         } else {
             Err(io::Error::last_os_error())
+        }
+    }
+
+    /// What a question to a thread carries.
+    pub(super) fn cookie(&self, tid: u32) -> Cookie {
+        Cookie {
+            number: tid,
+            generation: self.number,
         }
     }
 

@@ -333,6 +333,32 @@ mod tests {
     }
 
     #[test]
+    fn a_question_is_answered_apart_from_the_timers_samples_and_counts() {
+        let sampler: &'static Sampler = Box::leak(Box::new(sampler(1)));
+        let session = sampler.asks.begin().unwrap();
+        // Asking works while no timer runs, too.
+        sampler.set_period(Duration::ZERO);
+        let here = [7_u64; 4096];
+        let sp = here.as_ptr() as u64;
+        signal(sampler, libc::SI_QUEUE, 0, session.cookie(41), sp);
+        let mut taken = Vec::new();
+        session.take(|head, stack| taken.push((head.tid, head.sp, stack.len(), stack[0])));
+        assert_eq!(taken, [(41, sp, STACK_BYTES, 7)]);
+        let forged = Cookie {
+            generation: session.cookie(41).generation ^ 1,
+            ..session.cookie(41)
+        };
+        signal(sampler, libc::SI_QUEUE, 0, forged, sp);
+        session.take(|_, _| panic!("a forged question was answered"));
+        let counts = &sampler.counts;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        assert_eq!((read(&counts.fired), read(&counts.lost_foreign)), (1, 1));
+        sampler
+            .arena
+            .drain(|_, _| panic!("an answer among samples"));
+    }
+
+    #[test]
     fn a_thread_without_a_timer_is_sampled_in_its_share_of_ticks() {
         let sampler = sampler(64);
         sampler.set_period(Duration::from_millis(10));
