@@ -212,8 +212,8 @@ pub(crate) static ALL: &[Endpoint] = &[
         PPROF,
         "seconds=1..=60 (30), hz=1..=250 (99), format=pprof|folded|svg|speedscope|firefox, \
          labels=route|thread|span, route=/path, diff_ago=seconds..=900, diff_route=/path, normalize=0|1, \
-         symbolize=none; of \
-         the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, 1..=900 s apart",
+         symbolize=none; of the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, \
+         1..=900 s apart",
         "CPU profile of the next seconds, or at once of past ones, for `go tool pprof`.",
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
     ),
@@ -223,7 +223,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         Signal::Runtime,
         PPROF,
         "seconds=1..=60 (10), hz=1..=99 (19), threads=all|<prefix> (runtime workers), idle=1, \
-         format=pprof|folded|svg",
+         format=pprof|folded|svg|speedscope|firefox",
         "Wall-clock profile of the next seconds: where threads are, running or blocked.",
         "go tool pprof -top 'http://{host}/debug/pprof/wall?seconds=5'",
     ),
@@ -232,7 +232,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         Plane::Profile,
         Signal::Request,
         PPROF,
-        "seconds=1..=60 (all since the start), debug=1, format=pprof|folded|svg",
+        "seconds=1..=60 (all since the start), debug=1, format=pprof|folded|svg|speedscope|firefox",
         "Where requests waited, by route and by what they had open: contentions and delay.",
         "go tool pprof -top http://{host}/debug/pprof/block",
     ),
@@ -241,7 +241,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         Plane::Profile,
         Signal::Runtime,
         PPROF,
-        "debug=1 (by stack) or 2 (each thread), format=pprof|folded|svg",
+        "debug=1 (by stack) or 2 (each thread), format=pprof|folded|svg|speedscope|firefox",
         "All threads of this moment: state, system call, CPU time, stack.",
         "curl -s 'http://{host}/debug/pprof/threads?debug=2'",
     ),
@@ -250,7 +250,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         Plane::Profile,
         Signal::Runtime,
         PPROF,
-        "debug=1, format=pprof|folded|svg",
+        "debug=1, format=pprof|folded|svg|speedscope|firefox",
         "How many threads there are of each name.",
         "curl -s 'http://{host}/debug/pprof/threadcreate?debug=1'",
     ),

@@ -24,8 +24,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_millis(100);
 /// Between two full scans when the number has not changed: one thread may have ended as another began.
 const SCAN: Duration = Duration::from_secs(1);
-/// How long the process's timer stays fast after it met a thread without a timer.
-const CHURN: Duration = Duration::from_millis(250);
+/// How long the process's timer stays fast after a thread without a timer was seen.
+const CHURN: Duration = Duration::from_secs(1);
 /// The process's timer while threads come and go: shorter than any tick, so that it signals on each
 /// tick of each core; one that is due now and then goes to whichever core ticks first.
 const FAST: Duration = Duration::from_micros(1);
@@ -143,6 +143,14 @@ impl ProcessTimer {
         self.ticks = self.sampler.ticks.load(Ordering::Relaxed);
     }
 
+    /// Makes it fast at once: threads without a timer were seen.
+    fn hurry(&mut self) {
+        self.met = Instant::now();
+        if self.period != FAST {
+            self.set(FAST);
+        }
+    }
+
     /// Follows what the timer's signals met.
     fn look(&mut self) {
         let unmet = self.sampler.unmet.load(Ordering::Relaxed);
@@ -253,6 +261,9 @@ impl Watch {
             let due = scanned.elapsed() >= SCAN;
             if links != self.links || !self.newcomers.is_empty() || due {
                 self.scan(Arming::Stayed, due);
+                if !self.newcomers.is_empty() {
+                    self.process.hurry();
+                }
             }
             self.try_again(Instant::now());
             if due {

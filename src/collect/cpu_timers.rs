@@ -108,15 +108,16 @@ impl CpuEngine for Engine {
         }
     }
 
-    /// Sampling is off for the moment in which the slots are emptied, so that no sample of one rate
-    /// is counted at the other.
+    /// Sampling is off for the moment in which the last slots are emptied, so that no sample of one
+    /// rate is counted at the other.
     fn retune(&mut self, rate: SampleRate, sink: &mut Sink<'_>) -> Result<(), Unavailable> {
+        // Unwinding is most of the work, and what runs while sampling is off is not seen.
+        self.drain(sink);
         let Some(running) = &mut self.running else {
             return self.start(rate);
         };
         if running.watcher.is_hijacked() || !signal::is_ours(running.sampler.signal) {
             let why = hijacked(running.sampler);
-            self.drain(sink);
             self.stop();
             return Err(why);
         }

@@ -65,9 +65,11 @@ pub(crate) fn encode_pair(
     }
     // The library forgets the factor in the shares it prints of a difference, so it gets whole
     // numbers of the unit that it shall print.
-    let (unit, divisor) = match unit(later) {
-        ("ms", _) => ("µs", 1000),
-        (other, _) => (other, 1),
+    let (words, factor) = unit(later);
+    let (unit, divisor) = if words == "ms" {
+        ("µs", 1000)
+    } else {
+        (words, 1)
     };
     let pairs = folded::pairs(earlier, later, config::PROFILE_BODY_BYTES);
     let gone: i64 = pairs
@@ -82,8 +84,8 @@ pub(crate) fn encode_pair(
     let texts = Texts {
         title,
         subtitle: format!(
-            "red: more than before, blue: less; not drawn: {} {unit} of stacks that are gone. Now {}. Before {}",
-            gone / divisor,
+            "red: more than before, blue: less; not drawn: {:.0} {words} of stacks that are gone. Now {}. Before {}",
+            gone as f64 * factor,
             summary(later),
             summary(earlier),
         ),

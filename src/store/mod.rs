@@ -128,10 +128,10 @@ pub(crate) struct Store {
     pub(crate) pauses: Arc<Board<(), ()>>,
     /// Wishes for CPU profiles, answered by the profiling thread.
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
-    /// Wishes for looks at threads, answered by the thread that looks.
-    pub(crate) looks: Arc<Board<Look, LookAnswer>>,
     /// Wishes for names of addresses, answered by the profiling thread.
     pub(crate) names: Arc<Board<NameWish, NameAnswer>>,
+    /// Wishes for looks at threads, answered by the thread that looks.
+    pub(crate) looks: Arc<Board<Look, LookAnswer>>,
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
     /// CPU samples of the last minutes.
@@ -159,8 +159,8 @@ impl Store {
             awaits: Awaits::default(),
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
-            looks: Arc::new(Board::new(config::PROFILE_READERS)),
             names: Arc::new(Board::new(config::PROFILE_READERS)),
+            looks: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
             recorder: Mutex::default(),

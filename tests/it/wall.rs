@@ -213,6 +213,7 @@ fn a_name_that_no_thread_has_is_an_error_and_not_an_empty_profile() {
     let _one = one();
     let agent = Agent::builder("test")
         .listen(([127, 0, 0, 1], 0).into())
+        .recorder(0)
         .start()
         .unwrap();
     let address = agent.address().unwrap().to_string();

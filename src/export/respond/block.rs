@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plane;
-use super::form::{self, FORMATS, Format};
+use super::form::Format;
 use super::message::{Reply, Request};
 use super::profile;
 use super::query::Query;
+use super::shape::Shape;
 use super::wall::text;
 use crate::catalog::endpoints::TEXT;
 use crate::config;
@@ -40,18 +41,19 @@ pub(super) async fn block(
     }
     let seconds = query.number("seconds", &config::PROFILE_SECONDS, 0)?;
     let debug = query.word("debug", &[("0", false), ("1", true)], false)?;
-    let format = query.word("format", &FORMATS, default)?;
-    format.is_built()?;
+    let shape = Shape::read(&query, default)?;
     if request.is_head() {
         return Ok(if debug {
             Reply::new(200, TEXT, Vec::new()).without_length()
         } else {
-            form::head(format)
+            shape.head()
         });
     }
     let mut table = plane.store.awaits.table();
     if seconds > 0 {
-        let running = plane.actions.begin(request, seconds, None, format.word());
+        let running = plane
+            .actions
+            .begin(request, seconds, None, shape.format.word());
         // Nobody answers: the wish expires, which is what is waited for.
         let end = Instant::now() + Duration::from_secs(seconds);
         let pause = plane.store.pauses.ask((), end).map_err(profile::crowded)?;
@@ -62,8 +64,7 @@ pub(super) async fn block(
     if debug {
         return text(plane, page(&table));
     }
-    let title = format!("Where requests of {} waited", plane.config.service);
-    form::written(plane, &profile_of(&table), format, &title)
+    shape.show(plane, &profile_of(&table), None)
 }
 
 fn profile_of(table: &AwaitTable) -> Profile {

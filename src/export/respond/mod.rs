@@ -82,9 +82,9 @@ impl Plane {
     pub(crate) fn expire(&self, now: Instant) {
         self.store.refresh.expire(now);
         self.store.cpu.expire(now);
+        self.store.names.expire(now);
         self.store.looks.expire(now);
         self.store.pauses.expire(now);
-        self.store.names.expire(now);
     }
 
     /// Counts a refusal and puts it in the form that the path's clients read.

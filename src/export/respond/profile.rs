@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plane;
-use super::form::{self, Format};
+use super::form::Format;
 use super::message::{Reply, Request};
 use super::query::Query;
 use super::shape::Shape;
@@ -31,7 +31,7 @@ impl Ask {
             return Err(Refusal::new(400, Reason::Parameter, text));
         }
         let span = span::read(&query, &plane.config.hz())?;
-        let shape = Shape::read(&query, default, span)?;
+        let shape = Shape::read_with_past(&query, default, span)?;
         Ok(Self { span, shape })
     }
 }
@@ -63,7 +63,7 @@ pub(super) async fn cpu(
     is_served(plane)?;
     let ask = Ask::read(plane, request, default)?;
     if request.is_head() {
-        return Ok(form::head(ask.shape.format));
+        return Ok(ask.shape.head());
     }
     let format = ask.shape.format.word();
     let seconds = ask.span.duration().as_secs();

@@ -56,7 +56,7 @@ impl Query {
         })
     }
 
-    /// A short text, `None` where it is not given.
+    /// A short text as it was given, `None` where it is not.
     pub(crate) fn text(
         &self,
         name: &'static str,

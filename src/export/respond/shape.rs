@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Plane;
-use super::form::{FORMATS, Format, compared, written};
+use super::form::{self, FORMATS, Format, compared, written};
 use super::message::Reply;
 use super::query::Query;
 use crate::config;
@@ -50,22 +50,43 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub(super) fn read(query: &Query, default: Format, span: CpuSpan) -> Result<Self, Refusal> {
+    /// Reads all that concerns a profile of one window.
+    pub(super) fn read(query: &Query, default: Format) -> Result<Self, Refusal> {
+        for past in ["diff_ago", "symbolize"] {
+            if query.has(past) {
+                let text = format!("{past} is for CPU profiles alone");
+                return Err(Refusal::new(400, Reason::Parameter, text));
+            }
+        }
+        Self::checked(query, default, None)
+    }
+
+    /// Reads the same and what concerns the past of a profile whose past is kept.
+    pub(super) fn read_with_past(
+        query: &Query,
+        default: Format,
+        span: CpuSpan,
+    ) -> Result<Self, Refusal> {
         let diff_ago = if query.has("diff_ago") {
-            Some(Duration::from_secs(query.number(
-                "diff_ago",
-                &reach(span),
-                0,
-            )?))
+            let seconds = query.number("diff_ago", &reach(span), 0)?;
+            Some(Duration::from_secs(seconds))
         } else {
             None
         };
+        Self::checked(query, default, diff_ago)
+    }
+
+    fn checked(
+        query: &Query,
+        default: Format,
+        diff_ago: Option<Duration>,
+    ) -> Result<Self, Refusal> {
         let shape = Self {
-            diff_ago,
-            names: query.word("symbolize", &[("none", false)], true)?,
             format: query.word("format", &FORMATS, default)?,
             labels: query.word("labels", &LABELS, Extra::None)?,
             route: query.text("route", config::LABEL_BYTES)?,
+            names: query.word("symbolize", &[("none", false)], true)?,
+            diff_ago,
             diff_route: query.text("diff_route", config::LABEL_BYTES)?,
             normalize: query.word("normalize", &[("0", false), ("1", true)], false)?,
         };
@@ -93,6 +114,11 @@ impl Shape {
         }
         shape.format.is_built()?;
         Ok(shape)
+    }
+
+    /// The answer to HEAD.
+    pub(super) fn head(&self) -> Reply {
+        form::head(self.format)
     }
 
     /// Whether samples of different traces must be told apart.

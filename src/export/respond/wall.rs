@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plane;
-use super::form::{self, FORMATS, Format};
+use super::form::Format;
 use super::message::{Reply, Request};
 use super::profile::{self, is_served};
 use super::query::Query;
+use super::shape::Shape;
 use crate::catalog::endpoints::TEXT;
 use crate::config::{self, SampleRate};
 use crate::error::Error;
@@ -41,8 +42,7 @@ pub(super) async fn wall(
     let hz = query.number("hz", &wide, config::WALL_HZ_DEFAULT.into())?;
     let refused = |error: Error| Refusal::new(400, Reason::Parameter, error.to_string());
     let rate = SampleRate::new(u32::try_from(hz).unwrap_or(0), &range).map_err(refused)?;
-    let format = query.word("format", &FORMATS, default)?;
-    format.is_built()?;
+    let shape = Shape::read(&query, default)?;
     let idle = query.word("idle", &[("0", false), ("1", true)], false)?;
     let threads = match query.text("threads", THREAD_NAME)? {
         None => ThreadChoice::Workers,
@@ -50,7 +50,7 @@ pub(super) async fn wall(
         Some(name) => ThreadChoice::Prefix(name),
     };
     if request.is_head() {
-        return Ok(form::head(format));
+        return Ok(shape.head());
     }
     let duration = Duration::from_secs(seconds);
     let wish = WallWish {
@@ -59,11 +59,12 @@ pub(super) async fn wall(
         duration,
         idle,
     };
-    let word = format.word();
-    let running = plane.actions.begin(request, seconds, Some(rate.hz()), word);
+    let format = shape.format.word();
+    let running = plane
+        .actions
+        .begin(request, seconds, Some(rate.hz()), format);
     let seen = seen(plane, Look::Over(wish), duration).await;
-    let title = format!("Wall clock of {}", plane.config.service);
-    let reply = seen.and_then(|seen| shown(plane, format, &seen, &title));
+    let reply = seen.and_then(|seen| shown(plane, &shape, &seen));
     match &reply {
         Ok(reply) => running.ended(reply.status(), reply.body().len()),
         Err(refusal) => running.ended(refusal.status, 0),
@@ -75,12 +76,12 @@ pub(super) async fn wall(
 const THREAD_NAME: usize = 64;
 
 /// The profile; in formats without labels, with each sample's state as its outermost frame.
-fn shown(plane: &Plane, format: Format, seen: &Seen, title: &str) -> Result<Reply, Refusal> {
-    if format == Format::Pprof {
-        form::written(plane, &seen.profile, format, title)
+fn shown(plane: &Plane, shape: &Shape, seen: &Seen) -> Result<Reply, Refusal> {
+    if shape.format == Format::Pprof {
+        shape.show(plane, &seen.profile, None)
     } else {
         let rooted = labels::rooted(&seen.profile, Root::State);
-        form::written(plane, &rooted, format, title)
+        shape.show(plane, &rooted, None)
     }
 }
 
@@ -106,7 +107,7 @@ const DEBUG: [(&str, u8); 3] = [("0", 0), ("1", 1), ("2", 2)];
 /// How a page of this moment is wanted.
 struct Page {
     debug: u8,
-    format: Format,
+    shape: Shape,
 }
 
 impl Page {
@@ -119,9 +120,8 @@ impl Page {
         }
         let page = Self {
             debug: query.word("debug", &DEBUG, 0)?,
-            format: query.word("format", &FORMATS, Format::Pprof)?,
+            shape: Shape::read(&query, Format::Pprof)?,
         };
-        page.format.is_built()?;
         Ok(page)
     }
 
@@ -129,7 +129,7 @@ impl Page {
         if self.debug > 0 {
             Reply::new(200, TEXT, Vec::new()).without_length()
         } else {
-            form::head(self.format)
+            self.shape.head()
         }
     }
 }
@@ -142,10 +142,7 @@ pub(super) async fn threads(plane: &Plane, request: &Request) -> Result<Reply, R
     }
     let seen = seen(plane, Look::Now { stacks: true }, Duration::ZERO).await?;
     match page.debug {
-        0 => {
-            let title = format!("Threads of {}", plane.config.service);
-            shown(plane, page.format, &seen, &title)
-        }
+        0 => shown(plane, &page.shape, &seen),
         1 => text(plane, grouped(&seen)),
         _ => text(plane, each(&seen)),
     }
@@ -196,8 +193,7 @@ pub(super) async fn by_name(plane: &Plane, request: &Request) -> Result<Reply, R
             labels: Vec::new(),
         });
     }
-    let title = format!("Threads of {} by name", plane.config.service);
-    form::written(plane, &profile, page.format, &title)
+    page.shape.show(plane, &profile, None)
 }
 
 /// Go's name for the column.
