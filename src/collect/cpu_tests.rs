@@ -596,5 +596,11 @@ fn the_real_engine_finds_a_busy_function_with_its_line() {
         .collect();
     assert!(lines.iter().all(|line| *line > 200), "{lines:?}");
     assert!(profile.accounting.coverage.unwrap() > 0.0);
-    assert!(profile.mappings[0].complete, "{:?}", profile.comments);
+    // On a machine busy with other builds the time for naming may be over first, and then it says so.
+    let late = |comment: &String| comment.ends_with("time ran out");
+    assert!(
+        profile.mappings[0].complete || profile.comments.iter().any(late),
+        "{:?}",
+        profile.comments
+    );
 }

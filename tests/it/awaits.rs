@@ -60,7 +60,8 @@ async fn serve(agent: &AgentHandle, app: Router, paths: &[&str]) {
 }
 
 fn agent() -> AgentHandle {
-    Agent::builder("test").no_listener().start().unwrap()
+    let test = Agent::builder("test").no_listener().recorder(0);
+    test.start().unwrap()
 }
 
 #[tokio::test]
