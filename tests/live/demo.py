@@ -293,6 +293,7 @@ def go_pprof(agent, env, folder):
     go_list(pprof, saved)
     go_traces(pprof, saved)
     go_tags(pprof, saved, "thread", ["sg-db-read"])
+    go_tags(pprof, saved, "http_route", ["/v1/content/{id}", "/v1/content"])
     go_peek(pprof, saved)
     go_diff(pprof, saved)
     go_svg(pprof, saved, folder)
