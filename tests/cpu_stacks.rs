@@ -167,7 +167,9 @@ fn coroutine_beside_guard_page() {
         || {},
         |()| {
             let threads = ["switch-a", "switch-b"].map(|name| {
-                let work = || switches(Duration::from_millis(1200));
+                // A thread's first tenth of a second is sampled by the process's timer, whose signals
+                // fall to one thread or another: the work is long beside that.
+                let work = || switches(Duration::from_secs(4));
                 (name, named(name, work))
             });
             threads.map(|(name, thread)| (name, thread.join().unwrap()))

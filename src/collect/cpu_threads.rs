@@ -17,13 +17,16 @@ use super::sys::sampling::sampler::Sampler;
 use super::sys::sampling::{signal, timer};
 use crate::store::sync::lock;
 
-/// Between two looks at the number of threads, while threads come and go.
+/// Between two looks at the number of threads, while threads come and go or somebody waits for a fine
+/// profile, in which a new thread must have its timer soon.
 const LOOK: Duration = Duration::from_millis(50);
-/// The same at all other times. A look wakes a thread on a cold cache, which costs ten times what the
+/// The same at all other times: then only the recorder samples. A look wakes a thread on a cold cache, which costs ten times what the
 /// look does; until a new thread is found, the process's timer samples it.
 const CALM: Duration = Duration::from_millis(100);
 /// Between two full scans when the number has not changed: one thread may have ended as another began.
 const SCAN: Duration = Duration::from_secs(1);
+/// A period up to which a profile is a fine one.
+const FINE: Duration = Duration::from_millis(20);
 /// How long the process's timer stays fast after a thread without a timer was seen.
 const CHURN: Duration = Duration::from_secs(1);
 /// The process's timer while threads come and go: shorter than any tick, so that it signals on each
@@ -235,7 +238,8 @@ impl Watch {
         loop {
             {
                 let stop = lock(&self.shared.stop);
-                let calm = self.newcomers.is_empty() && self.process.period != FAST;
+                let coarse = self.sampler.period() > FINE;
+                let calm = coarse && self.newcomers.is_empty() && self.process.period != FAST;
                 let pause = if calm { CALM } else { LOOK };
                 let waited = self
                     .shared

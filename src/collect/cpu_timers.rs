@@ -25,11 +25,11 @@ use crate::store::sync::lock;
 /// One engine of the process runs at a time: signal, slots and records are the process's.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Slots of 64 KiB, of which only as many are touched as are full at one time: at 999 Hz eight busy
+/// Slots of 256 KiB, of which only as many are touched as are full at one time: at 999 Hz eight busy
 /// threads fill 160 between two drains.
 const SLOTS_BASE: usize = 128;
 const SLOTS_PER_CORE: usize = 32;
-const SLOTS_MOST: usize = 1024;
+const SLOTS_MOST: usize = 512;
 
 /// Between two drains, at least.
 const DRAIN: Duration = Duration::from_millis(20);

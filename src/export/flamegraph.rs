@@ -6,7 +6,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use inferno::flamegraph::color::{MultiPalette, Palette};
-use inferno::flamegraph::{Options, from_lines};
+use inferno::flamegraph::{Direction, Options, from_lines};
 
 use super::bounded::Bounded;
 use super::folded;
@@ -127,6 +127,8 @@ fn draw(texts: &Texts<'_>, lines: &[String], min_width: f64) -> Result<Vec<u8>, 
     options.colors = Palette::Multi(MultiPalette::Rust);
     // The same profile gives the same picture, and a function the same colour in each.
     options.deterministic = true;
+    // Async stacks are a hundred frames deep: with the root above, a page opens where the wide boxes are.
+    options.direction = Direction::Inverted;
     let mut out = Bounded::new(config::PROFILE_BODY_BYTES - ADDED_BYTES);
     // inferno has `unreachable!` where its input is odd; the reader then gets a text instead.
     let drawn = catch_unwind(AssertUnwindSafe(|| {

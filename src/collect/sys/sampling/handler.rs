@@ -204,7 +204,7 @@ fn copy_within(stack: *mut u8, sp: u64, high: u64) -> u32 {
 #[cold]
 fn copy_by_kernel(stack: *mut u8, sp: u64) -> u32 {
     let above = (thread_pointer() as u64).checked_sub(sp);
-    let bytes = above.map_or(STACK_BYTES as u64, |above| above.min(STACK_BYTES as u64));
+    let bytes = above.map_or(KERNEL_BYTES as u64, |above| above.min(KERNEL_BYTES as u64));
     let local = libc::iovec {
         iov_base: stack.cast(),
         iov_len: usize::try_from(bytes).unwrap_or(0),
@@ -242,7 +242,10 @@ fn copy_by_kernel(stack: *mut u8, sp: u64) -> u32 {
 }
 
 /// Pages that a slice of stack may touch.
-const PIECES: usize = STACK_BYTES / 4096 + 1;
+const PIECES: usize = KERNEL_BYTES / 4096 + 1;
+/// Bytes that the kernel is asked for: half a slot, so that the list of pieces is half a KiB of the
+/// interrupted thread's stack, which may be a small one.
+const KERNEL_BYTES: usize = STACK_BYTES / 2;
 
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
@@ -261,7 +264,7 @@ mod tests {
             (length, thread_pointer() - known.as_ptr() as usize)
         };
         let (length, above) = std::thread::spawn(copy).join().unwrap();
-        assert_eq!(length as usize, above.min(STACK_BYTES));
+        assert_eq!(length as usize, above.min(KERNEL_BYTES));
         let mut slot = vec![0_u8; STACK_BYTES];
         assert_eq!(
             copy_by_kernel(slot.as_mut_ptr(), 8),
