@@ -22,7 +22,7 @@ use crate::store::sync::lock;
 const LOOK: Duration = Duration::from_millis(50);
 /// The same at all other times: then only the recorder samples. A look wakes a thread on a cold cache, which costs ten times what the
 /// look does; until a new thread is found, the process's timer samples it.
-const CALM: Duration = Duration::from_millis(100);
+const CALM: Duration = Duration::from_millis(250);
 /// Between two full scans when the number has not changed: one thread may have ended as another began.
 const SCAN: Duration = Duration::from_secs(1);
 /// A period up to which a profile is a fine one.

@@ -12,6 +12,8 @@
     reason = "a bench"
 )]
 
+#[path = "bare.rs"]
+mod bare;
 #[path = "../sampling/mod.rs"]
 mod sampling;
 
@@ -34,6 +36,8 @@ const WINDOW: u32 = 3;
 enum Contender {
     Off,
     OffAgain,
+    /// A timer on the thread and a handler that only counts: what the kernel takes by itself.
+    Bare(u32),
     Ours(u32),
     PprofCrate(i32),
 }
@@ -53,6 +57,7 @@ impl Contender {
         match self {
             Self::Off => "off".to_owned(),
             Self::OffAgain => "off, again".to_owned(),
+            Self::Bare(hertz) => format!("empty handler, {hertz} Hz"),
             Self::Ours(hertz) => format!("ours, {hertz} Hz"),
             Self::PprofCrate(hertz) => format!("`pprof` crate, {hertz} Hz"),
         }
@@ -102,7 +107,7 @@ struct Interrupted {
 
 fn interrupted(time: Duration) -> Interrupted {
     let set = vec![1_u64; 3072];
-    let fired = || cpu_signals().map_or(0, |[fired, ..]| fired);
+    let fired = || bare::fired() + cpu_signals().map_or(0, |[fired, ..]| fired);
     let micros = |time: Duration| 1e6 * time.as_secs_f64();
     let mut seen = Interrupted::default();
     let start = Instant::now();
@@ -223,7 +228,12 @@ fn under<T>(contender: Contender, agent: &AgentHandle, work: impl FnOnce(Duratio
         }
         _ => None,
     };
+    let timer = match contender {
+        Contender::Bare(hertz) => Some(bare::Timer::start(hertz)),
+        _ => None,
+    };
     let done = work(window);
+    drop(timer);
     drop(guard);
     if let Some(taking) = taking {
         assert!(taking.profile().sum(|_| true) > 0.0);
@@ -261,7 +271,9 @@ fn interruptions(agent: &AgentHandle, count: usize) {
         "| contender | samples per CPU-second | 1 of 10 below, us | median | 9 of 10 below | of its CPU | other interruptions, us |"
     );
     println!("|---|---|---|---|---|---|---|");
-    let mut all = [19, 99, 999].map(|hertz| (Contender::Ours(hertz), Interrupted::default()));
+    let all = [19, 99, 999].map(|hertz| [Contender::Bare(hertz), Contender::Ours(hertz)]);
+    let all = all.into_iter().flatten();
+    let mut all: Vec<_> = all.map(|it| (it, Interrupted::default())).collect();
     for _ in 0..count {
         for (contender, sum) in &mut all {
             let one = under(*contender, agent, interrupted);
