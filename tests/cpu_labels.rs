@@ -75,7 +75,7 @@ fn workers() -> tokio::runtime::Runtime {
 
 #[test]
 fn interleaved_tasks_are_told_apart_and_nothing_else_is_labelled() {
-    let _one = sampling::ONE.lock().unwrap();
+    let _turn = sampling::serial();
     let agent = agent();
     let runtime = workers();
     let used = Used::default();
@@ -213,7 +213,7 @@ fn route_cpu(page: &str, route: &str) -> f64 {
 
 #[test]
 fn samples_of_a_request_carry_its_route_also_those_of_its_body() {
-    let _one = sampling::ONE.lock().unwrap();
+    let _turn = sampling::serial();
     let agent = agent();
     let handler = |time: u64| {
         move || async move {

@@ -16,22 +16,18 @@
 mod sampling;
 
 use std::hint::black_box;
-use std::thread;
 use std::time::Duration;
 
-use sampling::{Frame, ONE, Profile, Stack, agent, own_cpu, take, tick};
+use sampling::{Frame, Profile, Stack, agent, named, own_cpu, serial, take, tick};
 
 const HERTZ: u32 = 999;
 
 /// The profile of one thread's work.
 fn profile_of(name: &'static str, work: impl FnOnce() + Send + 'static) -> Profile {
-    let _turn = ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = serial();
     let agent = agent();
     let taking = take(&agent, HERTZ, 4);
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread.unwrap().join().unwrap();
+    named(name, work).join().unwrap();
     let profile = taking.profile();
     let seen = profile.of(name);
     assert!(seen > 200.0, "only {seen} samples of {name}");

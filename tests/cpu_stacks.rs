@@ -22,26 +22,13 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::mpsc::channel;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use sampling::{ONE, Profile, agent, burn, during, own_cpu, tolerance};
+use sampling::{Profile, agent, burn, during, named, own_cpu, serial, tolerance};
 
 const HERTZ: u32 = 999;
 const PAGE: usize = 4096;
-
-fn serial() -> std::sync::MutexGuard<'static, ()> {
-    ONE.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn named<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> JoinHandle<T> {
-    let thread = thread::Builder::new().name(name.to_owned());
-    thread.spawn(work).unwrap()
-}
 
 /// Samples of a thread in which a function of this file is at work.
 fn reach(profile: &Profile, thread: &str, function: &str) -> f64 {

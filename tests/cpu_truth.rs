@@ -24,21 +24,8 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use sampling::{ONE, agent, ask, burn, during, own_cpu, spin, take, tick, tolerance};
+use sampling::{agent, ask, burn, during, named, own_cpu, serial, spin, take, tick, tolerance};
 use streamgate_agent::bench_door::cpu_signals;
-
-fn serial() -> std::sync::MutexGuard<'static, ()> {
-    ONE.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-fn named<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> JoinHandle<T> {
-    let thread = thread::Builder::new().name(name.to_owned());
-    thread.spawn(work).unwrap()
-}
 
 /// Threads by name, parts of the whole and kind of work.
 type Split = &'static [(&'static str, u32, fn(Duration) -> Duration)];

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, LazyLock, RwLock};
 
+use super::metrics::{halves, whole};
 use super::profile::{Label, OVERFLOW_NAME};
 use super::sync::{read, write};
 use crate::config;
@@ -187,7 +188,7 @@ impl Cell {
         Mark {
             set: LabelSet(self.set.load(Ordering::Relaxed)),
             trace: Trace {
-                trace_id: u128::from(high) << 64 | u128::from(low),
+                trace_id: whole([high, low]),
                 span_id: self.span.load(Ordering::Relaxed),
             },
         }
@@ -196,17 +197,14 @@ impl Cell {
     #[inline]
     fn set(&self, mark: Mark) {
         let [high, low] = &self.trace;
-        let [a, b, c, d, e, f, g, h, rest @ ..] = mark.trace.trace_id.to_be_bytes();
+        let [high_half, low_half] = halves(mark.trace.trace_id);
         self.valid.store(false, Ordering::Relaxed);
         // A handler interrupts between two instructions of this very thread: order for the compiler
         // is order enough.
         compiler_fence(Ordering::SeqCst);
         self.set.store(mark.set.0, Ordering::Relaxed);
-        high.store(
-            u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            Ordering::Relaxed,
-        );
-        low.store(u64::from_be_bytes(rest), Ordering::Relaxed);
+        high.store(high_half, Ordering::Relaxed);
+        low.store(low_half, Ordering::Relaxed);
         self.span.store(mark.trace.span_id, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         self.valid.store(true, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::label::{LabelSet, Mark, Trace};
+use super::metrics::{halves, whole};
 use super::profile::to_usize;
 use super::recorder::HeldSpan;
 use super::stacks::{self, Interned, Limits, OVERFLOWED};
@@ -189,11 +190,14 @@ impl Windows {
     }
 
     fn key(&mut self, stack: &[u64], thread: &str, mark: Mark) -> Key {
+        let words = trace_words(mark.trace);
+        let is_traced = mark.trace != Trace::default();
+        let words = if is_traced { &words[..] } else { &[] };
         Key {
             stack: self.stacks.intern(stack),
             thread: self.threads.intern(thread),
             set: mark.set,
-            trace: self.traces.intern(trace_words(mark.trace).as_slice()),
+            trace: self.traces.intern(words),
         }
     }
 
@@ -386,20 +390,16 @@ impl Windows {
     }
 }
 
-/// Trace ids as they are interned; nothing for what is not traced.
-fn trace_words(trace: Trace) -> Vec<u64> {
-    if trace == Trace::default() {
-        return Vec::new();
-    }
-    let [a, b, c, d, e, f, g, h, rest @ ..] = trace.trace_id.to_be_bytes();
-    let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    vec![high, u64::from_be_bytes(rest), trace.span_id]
+/// Trace ids as they are interned.
+fn trace_words(trace: Trace) -> [u64; 3] {
+    let [high, low] = halves(trace.trace_id);
+    [high, low, trace.span_id]
 }
 
 fn trace_of(words: &[u64]) -> Trace {
     match *words {
         [high, low, span_id] => Trace {
-            trace_id: u128::from(high) << 64 | u128::from(low),
+            trace_id: whole([high, low]),
             span_id,
         },
         _ => Trace::default(),

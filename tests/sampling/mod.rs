@@ -9,9 +9,10 @@ mod proto;
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use flate2::read::GzDecoder;
@@ -134,7 +135,21 @@ impl Profile {
 }
 
 /// One sampler per process: tests that use it take turns.
-pub(crate) static ONE: Mutex<()> = Mutex::new(());
+static ONE: Mutex<()> = Mutex::new(());
+
+/// The turn of one test, whether or not an earlier one failed in its own.
+pub(crate) fn serial() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Work on a thread of this name.
+pub(crate) fn named<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(work).unwrap()
+}
 
 /// Samples only while a profile is being taken, so that a test can tell when that is; and at the rate
 /// asked for although an unoptimised unwinder is dear.

@@ -103,7 +103,7 @@ impl ExemplarSlot {
         if self.version.load(Ordering::Relaxed) != before {
             return None;
         }
-        let trace_id = (u128::from(high) << 64) | u128::from(low);
+        let trace_id = whole([high, low]);
         Some(Exemplar {
             trace: TraceContext {
                 trace_id,
@@ -115,10 +115,15 @@ impl ExemplarSlot {
     }
 }
 
-fn halves(id: u128) -> [u64; 2] {
+pub(crate) fn halves(id: u128) -> [u64; 2] {
     let high = u64::try_from(id >> 64).unwrap_or(0);
     let low = u64::try_from(id & u128::from(u64::MAX)).unwrap_or(0);
     [high, low]
+}
+
+/// The number that [`halves`] came from.
+pub(crate) fn whole([high, low]: [u64; 2]) -> u128 {
+    (u128::from(high) << 64) | u128::from(low)
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
-pub(crate) use exemplar::Exemplar;
 pub use exemplar::TraceContext;
+pub(crate) use exemplar::{Exemplar, halves, whole};
 pub(crate) use family::{Family, Series, push_label};
 pub(crate) use handle::unix_nanos_now;
 pub use handle::{Counter, Gauge, Held, Histogram, ObservedCounter, UpDown};
