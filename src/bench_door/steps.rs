@@ -5,7 +5,7 @@ use crate::error::Error;
 
 /// Stacks as the sampling handler copied them, to be followed again and again.
 #[derive(Debug)]
-pub struct CopiedStacks(crate::collect::cpu_steps::Copies);
+pub struct CopiedStacks(crate::collect::cpu::steps::Copies);
 
 /// What one stack took, in seconds, and what it was.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ impl CopiedStacks {
     /// Refused if the process cannot be sampled.
     pub fn take(work: impl FnMut() -> bool) -> Result<Self, Error> {
         let rate = config::SampleRate::new(999, &config::HZ_HIGH)?;
-        crate::collect::cpu_steps::Copies::take(rate, work).map(Self)
+        crate::collect::cpu::steps::Copies::take(rate, work).map(Self)
     }
 
     /// Follows all stacks in the order in which they were taken.
@@ -52,13 +52,13 @@ impl CopiedStacks {
 /// # Errors
 /// Refused if the kernel gives no memory.
 pub fn handler_costs(runs: usize, before: impl FnMut()) -> Result<Vec<f64>, Error> {
-    let costs = crate::collect::cpu_steps::handler(runs, before)?;
+    let costs = crate::collect::cpu::steps::handler(runs, before)?;
     Ok(costs.iter().map(std::time::Duration::as_secs_f64).collect())
 }
 
 /// Names for addresses of this process.
 #[derive(Debug, Default)]
-pub struct Names(crate::collect::cpu_steps::Names);
+pub struct Names(crate::collect::cpu::steps::Names);
 
 impl Names {
     /// Names addresses, sorted and distinct; says how many have a name and how many a line.

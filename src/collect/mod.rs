@@ -15,36 +15,10 @@ pub(crate) mod process;
 pub(crate) mod runtime;
 pub(crate) mod sys;
 
+#[cfg(feature = "profiling")]
+pub(crate) mod code;
 #[cfg_attr(not(feature = "profiling"), path = "cpu_off.rs")]
 pub(crate) mod cpu;
-#[cfg(feature = "profiling")]
-mod cpu_answer;
-#[cfg(feature = "profiling")]
-#[cfg_attr(target_os = "linux", path = "cpu_timers.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "cpu_elsewhere.rs")]
-mod cpu_engine;
-#[cfg(feature = "profiling")]
-#[cfg_attr(not(feature = "pprof"), path = "cpu_none.rs")]
-mod cpu_pprof;
-#[cfg(feature = "profiling")]
-mod cpu_profile;
-#[cfg(feature = "profiling")]
-mod cpu_routes;
-#[cfg(feature = "profiling")]
-#[cfg(target_os = "linux")]
-pub(crate) mod cpu_steps;
-#[cfg(feature = "profiling")]
-#[cfg(target_os = "linux")]
-mod cpu_threads;
-#[cfg(feature = "profiling")]
-mod elf;
-#[cfg(feature = "profiling")]
-mod modules;
-#[cfg(feature = "profiling")]
-mod symbols;
-#[cfg(feature = "profiling")]
-#[cfg(target_os = "linux")]
-mod unwind;
 
 #[cfg_attr(
     not(all(feature = "profiling", target_os = "linux")),

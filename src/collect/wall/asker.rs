@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use super::marks;
 use super::threads::{Reader, Thread};
-use crate::collect::cpu_engine;
+use crate::collect::code::unwind::{End, Unwinder};
+use crate::collect::cpu::engine;
 use crate::collect::sys::sampling::ask::{SLOTS, Session};
 use crate::collect::sys::sampling::sampler::Sampler;
 use crate::collect::sys::sampling::signal;
-use crate::collect::unwind::{End, Unwinder};
 use crate::store::Unavailable;
 use crate::store::looks::{BLOCKED, RUNNING};
 use crate::store::stacks::TRUNCATED;
@@ -98,7 +98,7 @@ impl Asker {
     /// # Errors
     /// With a text for the reader when this process cannot be asked.
     pub(super) fn begin(workers: &Arc<[String]>) -> Result<Self, Unavailable> {
-        let sampler = cpu_engine::sampler()?;
+        let sampler = engine::sampler()?;
         let session = sampler.asks.begin().ok_or_else(|| {
             Unavailable(
                 "another agent of this process is looking at its threads; ask again when it is done"

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::symbols::{Patience, Symbolised, Symboliser};
+use super::code::symbols::{Patience, Symbolised, Symboliser};
 use crate::catalog::families;
 use crate::config;
 use crate::store::looks::{BLOCKED, Look, RUNNING, ThreadChoice};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::gathered::{Entry, Gathered};
 use super::marks;
-use crate::collect::cpu_profile::Tables;
-use crate::collect::symbols::Symbolised;
+use crate::collect::code::symbols::Symbolised;
+use crate::collect::code::tables::Tables;
 use crate::store::looks::{BLOCKED, Look, STATE, Seen, ThreadChoice, ThreadRow};
 use crate::store::profile::{
     Accounting, Function, Label, Profile, SAMPLES, Sample, THREAD, ValueType,
@@ -257,7 +257,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::collect::symbols::Place;
+    use crate::collect::code::symbols::Place;
 
     /// A stack whose functions have these names, leaf first.
     fn named(names: &[&str]) -> (Vec<u64>, Symbolised) {

@@ -10,22 +10,25 @@ use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, ObjectSymbolTab
 
 /// The parts of one file that naming its code needs.
 #[derive(Debug)]
-pub(super) struct Elf {
+pub(in crate::collect) struct Elf {
     /// Lower-case hexadecimal; empty if the file has none.
-    pub(super) build_id: String,
+    pub(in crate::collect) build_id: String,
     /// Unpacked bytes of the debug sections.
-    pub(super) debug_bytes: u64,
+    pub(in crate::collect) debug_bytes: u64,
     /// Names for the addresses asked for, in their order.
-    pub(super) names: Vec<Option<String>>,
+    pub(in crate::collect) names: Vec<Option<String>>,
     /// The addresses asked for as the file counts them.
-    pub(super) addresses: Vec<u64>,
+    pub(in crate::collect) addresses: Vec<u64>,
 }
 
 /// Reads a file for code at these offsets in it, sorted.
 ///
 /// # Errors
 /// If the file cannot be read or is no ELF file.
-pub(super) fn read(path: &Path, offsets: &[u64]) -> Result<Elf, Box<dyn std::error::Error>> {
+pub(in crate::collect) fn read(
+    path: &Path,
+    offsets: &[u64],
+) -> Result<Elf, Box<dyn std::error::Error>> {
     let cache = ReadCache::new(File::open(path)?);
     let file = object::File::parse(&cache)?;
     let build_id = file.build_id().ok().flatten().unwrap_or_default();

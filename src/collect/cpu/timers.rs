@@ -10,13 +10,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
-use super::cpu::{Clocks, CpuEngine, Sink};
-use super::cpu_threads::{self, Watcher};
-use super::sys::sampling::arena::Head;
-use super::sys::sampling::records::trimmed;
-use super::sys::sampling::sampler::Sampler;
-use super::sys::sampling::{signal, timer};
-use super::unwind::{End, Unwinder};
+use super::threads::{self, Watcher};
+use super::{Clocks, CpuEngine, Sink};
+use crate::collect::code::unwind::{End, Unwinder};
+use crate::collect::sys::sampling::arena::Head;
+use crate::collect::sys::sampling::records::trimmed;
+use crate::collect::sys::sampling::sampler::Sampler;
+use crate::collect::sys::sampling::{signal, timer};
 use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
 use crate::store::stacks::TRUNCATED;
@@ -123,13 +123,13 @@ impl CpuEngine for Engine {
         }
         let sampler = running.sampler;
         running.rate = rate;
-        cpu_threads::disarm(sampler);
+        threads::disarm(sampler);
         sampler.set_period(Duration::ZERO);
         wait_for_handlers(sampler, HANDLERS_SOON);
         self.drain(sink);
         sampler.set_period(rate.period());
         fence(Ordering::SeqCst);
-        cpu_threads::arm(sampler);
+        threads::arm(sampler);
         Ok(())
     }
 
@@ -164,9 +164,9 @@ impl CpuEngine for Engine {
         } = running;
         sampler.set_period(Duration::ZERO);
         drop(watcher);
-        cpu_threads::disarm(sampler);
+        threads::disarm(sampler);
         if wait_for_handlers(sampler, HANDLERS) {
-            cpu_threads::release(sampler);
+            threads::release(sampler);
         }
         sampler.arena.drain(|_, _| {});
         TAKEN.store(false, Ordering::Release);
@@ -233,7 +233,7 @@ impl Drop for Engine {
 static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// The process's sampler, with its signal installed.
-pub(super) fn sampler() -> Result<&'static Sampler, Unavailable> {
+pub(in crate::collect) fn sampler() -> Result<&'static Sampler, Unavailable> {
     let refused = |why: io::Error| Unavailable(format!("no samples can be taken: {why}"));
     let _installing = lock(&INSTALLING);
     match Sampler::get() {
@@ -251,7 +251,7 @@ fn begin(rate: SampleRate) -> Result<Running, Unavailable> {
     let refused = |why: io::Error| Unavailable(format!("CPU timers cannot be used: {why}"));
     let sampler = sampler()?;
     sampler.set_period(rate.period());
-    cpu_threads::arm(sampler);
+    threads::arm(sampler);
     match Watcher::start(sampler) {
         Ok(watcher) => Ok(Running {
             sampler,
@@ -261,7 +261,7 @@ fn begin(rate: SampleRate) -> Result<Running, Unavailable> {
         }),
         Err(error) => {
             sampler.set_period(Duration::ZERO);
-            cpu_threads::disarm(sampler);
+            threads::disarm(sampler);
             Err(refused(error))
         }
     }
@@ -298,14 +298,14 @@ const TRY_AGAIN: Duration = Duration::from_millis(2);
 
 fn free_signal() -> Result<i32, Unavailable> {
     for _ in 0..TRIES {
-        let any = cpu_threads::blocked().fold(0, |all, one| all | one);
+        let any = threads::blocked().fold(0, |all, one| all | one);
         if let Some(signal) = signal::free(any) {
             return Ok(signal);
         }
         std::thread::sleep(TRY_AGAIN);
     }
     // Those that block it are left out.
-    let everywhere = cpu_threads::blocked().fold(u64::MAX, |all, one| all & one);
+    let everywhere = threads::blocked().fold(u64::MAX, |all, one| all & one);
     signal::free(everywhere).ok_or_else(|| {
         Unavailable(
             "CPU samples need a realtime signal with the default action that the threads of this \
@@ -341,7 +341,7 @@ pub(super) fn clocks() -> Clocks {
     let mut agents = Duration::from_nanos(sampler.ended_nanos.load(Ordering::Relaxed));
     let mut sampling = Duration::ZERO;
     for record in sampler.records.exempt() {
-        let used = cpu_threads::exempt_cpu(record);
+        let used = threads::exempt_cpu(record);
         agents += used;
         if SAMPLING_THREADS.contains(&trimmed(&record.name())) {
             sampling += used;

@@ -1,15 +1,15 @@
 //! A window of samples and the names of its addresses become a profile.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::symbols::Symbolised;
+use crate::collect::code::symbols::Symbolised;
+use crate::collect::code::tables::Tables;
 use crate::config::sampling;
 use crate::store::label::Trace;
 use crate::store::profile::{
-    Accounting, CPU, Function, Label, Line, Location, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID,
-    Sample, THREAD, TRACE_ID,
+    Accounting, CPU, Function, Label, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID, Sample, THREAD,
+    TRACE_ID,
 };
 use crate::store::stacks::{OVERFLOW, TRUNCATED, TRUNCATED_NAME};
 use crate::store::symbols::Symbol;
@@ -68,7 +68,7 @@ pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken) -> 
         }
     }
     let stacks = window.stacks.iter();
-    let mut samples: Vec<Sample> = stacks.map(|stack| tables.sample(stack)).collect();
+    let mut samples: Vec<Sample> = stacks.map(|stack| sample(&tables, stack)).collect();
     samples.sort_unstable_by(|a, b| {
         b.values
             .last()
@@ -93,70 +93,26 @@ pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken) -> 
     }
 }
 
-/// Locations by address, and their functions.
-#[derive(Default)]
-pub(super) struct Tables {
-    pub(super) locations: Vec<Location>,
-    pub(super) places: HashMap<u64, u32>,
-    pub(super) functions: Vec<Function>,
-    function_places: HashMap<Function, u32>,
-}
-
-impl Tables {
-    pub(super) fn locate(
-        &mut self,
-        key: u64,
-        address: u64,
-        mapping: Option<u32>,
-        symbols: &[Symbol],
-    ) {
-        let lines = symbols.iter().map(|symbol| Line {
-            function: self.function(&symbol.function),
-            line: symbol.line,
-        });
-        let lines = lines.collect();
-        self.places.insert(key, next(self.locations.len()));
-        self.locations.push(Location {
-            address,
-            mapping,
-            lines,
-        });
+/// One stack of the window, by the places of its addresses.
+fn sample(tables: &Tables, stack: &WindowStack) -> Sample {
+    let addresses = stack.addresses.iter();
+    let places = addresses.filter_map(|address| tables.places.get(address).copied());
+    let mut labels = stack.mark.set.labels().to_vec();
+    let mut add = |key, value| labels.push(Label { key, value });
+    if !stack.thread.is_empty() {
+        add(THREAD, Arc::clone(&stack.thread));
     }
-
-    fn function(&mut self, function: &Function) -> u32 {
-        if let Some(place) = self.function_places.get(function) {
-            return *place;
-        }
-        let place = next(self.functions.len());
-        self.functions.push(function.clone());
-        self.function_places.insert(function.clone(), place);
-        place
+    let trace = stack.mark.trace;
+    if trace != Trace::default() {
+        add(TRACE_ID, format!("{:032x}", trace.trace_id).into());
+        add(SPAN_ID, format!("{:016x}", trace.span_id).into());
     }
-
-    fn sample(&self, stack: &WindowStack) -> Sample {
-        let addresses = stack.addresses.iter();
-        let places = addresses.filter_map(|address| self.places.get(address).copied());
-        let mut labels = stack.mark.set.labels().to_vec();
-        let mut add = |key, value| labels.push(Label { key, value });
-        if !stack.thread.is_empty() {
-            add(THREAD, Arc::clone(&stack.thread));
-        }
-        let trace = stack.mark.trace;
-        if trace != Trace::default() {
-            add(TRACE_ID, format!("{:032x}", trace.trace_id).into());
-            add(SPAN_ID, format!("{:016x}", trace.span_id).into());
-        }
-        let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
-        Sample {
-            stack: places.collect(),
-            values: vec![whole(stack.samples), whole(stack.nanos)],
-            labels,
-        }
+    let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
+    Sample {
+        stack: places.collect(),
+        values: vec![whole(stack.samples), whole(stack.nanos)],
+        labels,
     }
-}
-
-fn next(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 fn account(window: &Window) -> Accounting {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::cpu_engine;
-use super::symbols::{Patience, Symboliser};
-use super::sys::sampling::arena::Head;
-use super::sys::sampling::rehearsal::Rehearsal;
-use super::unwind::{End, Unwinder};
+use super::engine;
+use crate::collect::code::symbols::{Patience, Symboliser};
+use crate::collect::code::unwind::{End, Unwinder};
+use crate::collect::sys::sampling::arena::Head;
+use crate::collect::sys::sampling::rehearsal::Rehearsal;
 use crate::config::{self, SampleRate};
 use crate::error::Error;
 use crate::store::samples::Samples;
@@ -40,7 +40,7 @@ impl Copies {
     /// # Errors
     /// Refused if it cannot be sampled.
     pub(crate) fn take(rate: SampleRate, work: impl FnMut() -> bool) -> Result<Self, Error> {
-        let copies = cpu_engine::copies(rate, work);
+        let copies = engine::copies(rate, work);
         Ok(Self {
             copies: copies.map_err(|why| Error::refused("copies", why.0))?,
             unwinder: Unwinder::default(),

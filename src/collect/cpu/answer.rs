@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::cpu_profile::{self, Taken};
-use super::symbols::{Patience, Symbolised, Symboliser};
+use super::profile::{self, Taken};
 use crate::catalog::families;
+use crate::collect::code::symbols::{Patience, Symbolised, Symboliser};
 use crate::config;
 use crate::store::Store;
 use crate::store::metrics::Counter;
@@ -107,7 +107,7 @@ impl Desk {
         let Some((_, wish)) = open().into_iter().find(|(id, _)| *id == due.reader) else {
             return;
         };
-        let addresses = cpu_profile::addresses(&due.window);
+        let addresses = profile::addresses(&due.window);
         let patience = Patience {
             deadline: Instant::now() + patience(due.taken.asked),
             wanted: &|| open().iter().any(|(open, _)| *open == due.reader),
@@ -128,7 +128,7 @@ impl Desk {
                 "no names: reading the symbols failed unexpectedly",
             )
         });
-        let profile = cpu_profile::profile(&due.window, symbolised, due.taken);
+        let profile = profile::profile(&due.window, symbolised, due.taken);
         self.store.cpu.answer(due.reader, Ok(Arc::new(profile)));
     }
 

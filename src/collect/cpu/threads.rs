@@ -12,9 +12,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::sys::sampling::records::{self, Record, ThreadName};
-use super::sys::sampling::sampler::Sampler;
-use super::sys::sampling::{signal, timer};
+use crate::collect::sys::sampling::records::{self, Record, ThreadName};
+use crate::collect::sys::sampling::sampler::Sampler;
+use crate::collect::sys::sampling::{signal, timer};
 use crate::store::sync::lock;
 
 /// Between two looks at the number of threads, while threads come and go or somebody waits for a fine

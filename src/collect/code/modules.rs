@@ -6,19 +6,19 @@ use std::path::{Path, PathBuf};
 
 /// Code of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Module {
-    pub(super) start: u64,
-    pub(super) limit: u64,
+pub(in crate::collect) struct Module {
+    pub(in crate::collect) start: u64,
+    pub(in crate::collect) limit: u64,
     /// Where `start` lies in the file.
-    pub(super) offset: u64,
+    pub(in crate::collect) offset: u64,
     /// Absolute path, or a name such as `[vdso]`; empty for code without a file.
-    pub(super) file: String,
-    pub(super) origin: Origin,
+    pub(in crate::collect) file: String,
+    pub(in crate::collect) origin: Origin,
 }
 
 /// Where the bytes of a module can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(in crate::collect) enum Origin {
     /// The running binary: by its link in `/proc`, since its path may hold a newer one.
     Binary,
     File,
@@ -32,12 +32,12 @@ const BINARY: &str = "/proc/self/exe";
 const DELETED: &str = " (deleted)";
 
 impl Module {
-    pub(super) fn contains(&self, address: u64) -> bool {
+    pub(in crate::collect) fn contains(&self, address: u64) -> bool {
         (self.start..self.limit).contains(&address)
     }
 
     /// The file to open, if it is still the one that is mapped.
-    pub(super) fn path(&self) -> Option<&Path> {
+    pub(in crate::collect) fn path(&self) -> Option<&Path> {
         match self.origin {
             Origin::Binary => Some(Path::new(BINARY)),
             Origin::File => Some(Path::new(&self.file)),
@@ -46,7 +46,7 @@ impl Module {
     }
 
     /// The file's name without its directory and brackets.
-    pub(super) fn short(&self) -> &str {
+    pub(in crate::collect) fn short(&self) -> &str {
         let name = self.file.rsplit('/').next().unwrap_or_default();
         match name.trim_matches(['[', ']']) {
             "" => "unknown",
@@ -59,7 +59,7 @@ impl Module {
 ///
 /// # Errors
 /// If the kernel does not show the process its own maps.
-pub(super) fn modules() -> io::Result<Vec<Module>> {
+pub(in crate::collect) fn modules() -> io::Result<Vec<Module>> {
     let maps = fs::read("/proc/self/maps")?;
     let binary = fs::read_link(BINARY).unwrap_or_else(|_| PathBuf::new());
     Ok(parse(&String::from_utf8_lossy(&maps), &binary))

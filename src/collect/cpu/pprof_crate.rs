@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 
-use super::cpu::{Clocks, CpuEngine, Sink};
-use super::modules::modules;
+use super::{Clocks, CpuEngine, Sink};
+use crate::collect::code::modules::modules;
 use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
 use crate::store::label::Mark;

@@ -22,33 +22,33 @@ use crate::store::sync::lock;
 
 /// What a set of addresses means.
 #[derive(Debug, Default)]
-pub(super) struct Symbolised {
+pub(in crate::collect) struct Symbolised {
     /// Those that hold one of the addresses; the running binary first, always.
-    pub(super) mappings: Vec<Mapping>,
-    pub(super) places: HashMap<u64, Place>,
+    pub(in crate::collect) mappings: Vec<Mapping>,
+    pub(in crate::collect) places: HashMap<u64, Place>,
     /// What could not be had, for the reader.
-    pub(super) comments: Vec<String>,
+    pub(in crate::collect) comments: Vec<String>,
 }
 
 /// One address of the code.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::collect) struct Place {
     /// Index into [`Symbolised::mappings`].
-    pub(super) mapping: Option<u32>,
-    pub(super) symbols: Arc<[Symbol]>,
+    pub(in crate::collect) mapping: Option<u32>,
+    pub(in crate::collect) symbols: Arc<[Symbol]>,
 }
 
 /// Names addresses; remembers which modules the store's table speaks of.
 #[derive(Debug, Default)]
-pub(super) struct Symboliser {
+pub(in crate::collect) struct Symboliser {
     known: Vec<Module>,
 }
 
 /// When to stop naming and leave the rest raw.
-pub(super) struct Patience<'a> {
-    pub(super) deadline: Instant,
+pub(in crate::collect) struct Patience<'a> {
+    pub(in crate::collect) deadline: Instant,
     /// Somebody still waits for the answer.
-    pub(super) wanted: &'a (dyn Fn() -> bool + Sync),
+    pub(in crate::collect) wanted: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Patience<'_> {
@@ -62,7 +62,7 @@ const BATCH: usize = 64;
 
 impl Symboliser {
     /// Names addresses, which are sorted and distinct; one caller of a table at a time.
-    pub(super) fn symbolise(
+    pub(in crate::collect) fn symbolise(
         &mut self,
         addresses: &[u64],
         table: &Symbols,
@@ -84,7 +84,7 @@ impl Symboliser {
     }
 
     /// Says which modules addresses lie in, and nothing more: another tool will name them.
-    pub(super) fn locate(&mut self, addresses: &[u64], table: &Symbols) -> Symbolised {
+    pub(in crate::collect) fn locate(&mut self, addresses: &[u64], table: &Symbols) -> Symbolised {
         let mut out = Symbolised::default();
         out.comments.extend(self.refresh(table));
         for (place, module) in self.known.iter().enumerate() {
@@ -108,7 +108,7 @@ impl Symboliser {
 
     /// The function that holds each address, by the symbol tables alone: no lines, and no more
     /// memory than a module's names. `None` where there is no code of a file.
-    pub(super) fn names(
+    pub(in crate::collect) fn names(
         &mut self,
         addresses: &[u64],
         table: &Symbols,
@@ -194,7 +194,7 @@ impl Symbolised {
     }
 
     /// Addresses without any names, for when naming itself failed.
-    pub(super) fn raw(addresses: &[u64], why: &str) -> Self {
+    pub(in crate::collect) fn raw(addresses: &[u64], why: &str) -> Self {
         let place = |address: &u64| {
             let symbols = raw("unknown", *address);
             let mapping = None;

@@ -20,8 +20,8 @@ use framehop::{
 };
 
 use self::last::{Lasts, Read};
-use super::sys::sampling::arena::Head;
-use super::sys::sampling::modules::{self, Changes, LoadedModule, Section};
+use crate::collect::sys::sampling::arena::Head;
+use crate::collect::sys::sampling::modules::{self, Changes, LoadedModule, Section};
 use crate::config::sampling::STACK_DEPTH;
 
 /// framehop tags its cached rules with 16 bits of module generation: after 65,536 changes stale rules

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::cpu::{Clocks, CpuEngine, Sink};
+use super::{Clocks, CpuEngine, Sink};
 use crate::config::{SampleRate, sampling};
 use crate::store::Unavailable;
 

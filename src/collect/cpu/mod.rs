@@ -10,10 +10,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cpu_answer::{Answers, Due};
-use super::cpu_engine::{self, Engine};
-use super::cpu_profile::Taken;
-use super::cpu_routes::RouteCpu;
 use crate::config::{Config, SampleRate, sampling};
 use crate::store::label::{LabelSet, Mark};
 use crate::store::metrics::unix_nanos_now;
@@ -21,11 +17,26 @@ use crate::store::recorder::Recorder;
 use crate::store::sync::lock;
 use crate::store::windows::{Span, Window};
 use crate::store::{CpuSpan, CpuWish, NoProfile, Store, Unavailable};
+use answer::{Answers, Due};
+use engine::Engine;
+use profile::Taken;
+use routes::RouteCpu;
 
-#[path = "cpu_governor.rs"]
+mod answer;
+#[cfg_attr(target_os = "linux", path = "timers.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "elsewhere.rs")]
+pub(in crate::collect) mod engine;
 mod governor;
-#[path = "cpu_meters.rs"]
 mod meters;
+#[cfg_attr(feature = "pprof", path = "pprof_crate.rs")]
+#[cfg_attr(not(feature = "pprof"), path = "pprof_none.rs")]
+mod pprof_engine;
+mod profile;
+mod routes;
+#[cfg(target_os = "linux")]
+pub(crate) mod steps;
+#[cfg(target_os = "linux")]
+mod threads;
 
 use governor::{Governor, Reading};
 use meters::Meters;
@@ -196,12 +207,7 @@ impl fmt::Debug for CpuCollector {
 
 impl CpuCollector {
     pub(crate) fn new(store: Arc<Store>, config: &Config) -> Self {
-        Self::with_engine(
-            store,
-            config,
-            Box::new(Engine::default()),
-            cpu_engine::clocks,
-        )
+        Self::with_engine(store, config, Box::new(Engine::default()), engine::clocks)
     }
 
     pub(super) fn with_engine(
@@ -606,9 +612,8 @@ impl Run {
 /// Sampling signals of this process since sampling began: fired, recorded, lost; `None` before it,
 /// and where the engine does not count them.
 pub(crate) fn signals() -> Option<[u64; 3]> {
-    cpu_engine::signals()
+    engine::signals()
 }
 
 #[cfg(test)]
-#[path = "cpu_tests.rs"]
 mod tests;
