@@ -5,14 +5,10 @@
 //! named keeps its place as `[module+0x1234]`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::resume_unwind;
-use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
 
-use addr2line::Loader;
-
+use super::dwarf::{self, Frame, Frames};
 use super::elf::{self, Elf};
 use super::modules::{Module, modules};
 use crate::config::sampling;
@@ -56,9 +52,6 @@ impl Patience<'_> {
         Instant::now() >= self.deadline || !(self.wanted)()
     }
 }
-
-/// Addresses named between two looks at the clock.
-const BATCH: usize = 64;
 
 impl Symboliser {
     /// Names addresses, which are sorted and distinct; one caller of a table at a time.
@@ -133,7 +126,7 @@ impl Symboliser {
             for (address, name) in held.into_iter().zip(found) {
                 let name = name.map_or_else(
                     || raw_name(module.short(), offset(address)).into(),
-                    |name| function(&name, None).name,
+                    |name| function(&name, "").name,
                 );
                 names.insert(address, name);
             }
@@ -277,26 +270,14 @@ impl Named {
         if unknown.is_empty() {
             return;
         }
-        let lines = if elf.debug_bytes == 0 {
-            Lines::default()
-        } else if elf.debug_bytes > sampling::DEBUG_BYTES {
-            let (seen, limit) = (elf.debug_bytes >> 20, sampling::DEBUG_BYTES >> 20);
-            Lines::none(format!("{seen} MiB of debug sections exceed {limit} MiB"))
-        } else if patience.over() {
-            Lines::none("no time left".to_owned())
-        } else {
-            let path = module.path();
-            path.map_or_else(Lines::default, |path| Lines::read(path, elf, patience))
-        };
+        let (frames, why) = lines(module, elf, patience);
         let names = unknown.iter().zip(&elf.addresses).zip(&elf.names);
-        let frames = lines.frames.iter().map(|frames| &**frames);
-        let frames = frames.chain(std::iter::repeat(&[][..]));
-        for (((address, in_file), name), frames) in names.zip(frames) {
+        for ((address, in_file), name) in names {
+            let frames = frames.get(in_file).map_or(&[][..], |frames| frames);
             let symbols = symbols_at(frames, name.as_deref());
             let symbols = symbols.unwrap_or_else(|| raw(module.short(), *in_file));
             self.symbols.insert(*address, symbols);
         }
-        let why = lines.why;
         if let Some(why) = why {
             self.complete = false;
             comments.push(format!("{}: names without lines: {why}", module.file));
@@ -304,85 +285,31 @@ impl Named {
     }
 }
 
-/// A function at an address, as the debug information has it.
-#[derive(Debug)]
-struct Frame {
-    raw_name: String,
-    file: Option<String>,
-    line: u32,
-}
-
-/// What the debug information says of addresses.
-#[derive(Debug, Default)]
-struct Lines {
-    /// Innermost first, in the addresses' order, as far as time allowed.
-    frames: Vec<Vec<Frame>>,
-    /// Why something is missing.
-    why: Option<String>,
-}
-
-impl Lines {
-    fn none(why: String) -> Self {
-        Self {
-            frames: Vec::new(),
-            why: Some(why),
-        }
-    }
-
-    /// Reads on a thread of its own, whose heap goes back to the system with it: all that it
-    /// allocates is let go, while what is kept of it is made by the caller. In one heap the few names
-    /// that stay would hold the 80 MiB around them.
-    fn read(path: &Path, elf: &Elf, patience: &Patience<'_>) -> Self {
-        let read = || Self::read_here(path, &elf.addresses, patience);
-        thread::scope(|scope| {
-            let inside = thread::Builder::new().name("sg-symbols".to_owned());
-            match inside.spawn_scoped(scope, read) {
-                Ok(inside) => inside.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                Err(_) => read(),
-            }
-        })
-    }
-
-    fn read_here(path: &Path, addresses: &[u64], patience: &Patience<'_>) -> Self {
-        let loader = match Loader::new(path) {
-            Ok(loader) => loader,
-            Err(error) => return Self::none(error.to_string()),
-        };
-        let mut lines = Self::default();
-        for (done, address) in addresses.iter().enumerate() {
-            if done % BATCH == 0 && patience.over() {
-                lines.why = Some("time ran out".to_owned());
-                break;
-            }
-            lines.frames.push(frames_at(&loader, *address));
-        }
-        lines
-    }
-}
-
-fn frames_at(loader: &Loader, address: u64) -> Vec<Frame> {
-    let mut found = Vec::new();
-    let Ok(mut frames) = loader.find_frames(address) else {
-        return found;
+/// What the debug information of a module says, and why something is missing.
+fn lines(module: &Module, elf: &Elf, patience: &Patience<'_>) -> (Frames, Option<String>) {
+    let none = |why: String| (Frames::new(), Some(why));
+    let Some(path) = module.path().filter(|_| elf.debug_bytes > 0) else {
+        return (Frames::new(), None);
     };
-    while let Ok(Some(frame)) = frames.next() {
-        let location = frame.location.as_ref();
-        let raw_name = frame.function.as_ref();
-        let raw_name = raw_name.and_then(|function| function.raw_name().ok());
-        found.push(Frame {
-            raw_name: raw_name.unwrap_or_default().into_owned(),
-            file: location.and_then(|location| Some(location.file?.to_owned())),
-            line: location.and_then(|location| location.line).unwrap_or(0),
-        });
+    if elf.debug_bytes > sampling::DEBUG_BYTES {
+        let (seen, limit) = (elf.debug_bytes >> 20, sampling::DEBUG_BYTES >> 20);
+        return none(format!("{seen} MiB of debug sections exceed {limit} MiB"));
     }
-    found
+    if patience.over() {
+        return none("no time left".to_owned());
+    }
+    match dwarf::frames(path, &elf.addresses, || patience.over()) {
+        Ok((frames, true)) => (frames, None),
+        Ok((frames, false)) => (frames, Some("time ran out".to_owned())),
+        Err(error) => none(error.to_string()),
+    }
 }
 
 /// Functions at an address, innermost first; the outermost is named by the symbol table, which has
 /// it in full where debug information may be cut down.
 fn symbols_at(frames: &[Frame], name: Option<&str>) -> Option<Arc<[Symbol]>> {
     let symbols = frames.iter().map(|frame| Symbol {
-        function: function(&frame.raw_name, frame.file.as_deref()),
+        function: function(&frame.raw_name, &frame.file),
         line: frame.line,
     });
     let mut symbols: Vec<Symbol> = symbols.collect();
@@ -391,11 +318,11 @@ fn symbols_at(frames: &[Frame], name: Option<&str>) -> Option<Arc<[Symbol]>> {
             let filename = Arc::clone(&outermost.function.filename);
             outermost.function = Function {
                 filename,
-                ..function(name, None)
+                ..function(name, "")
             };
         }
         (None, Some(name)) => symbols.push(Symbol {
-            function: function(name, None),
+            function: function(name, ""),
             line: 0,
         }),
         (_, None) => {}
@@ -405,14 +332,14 @@ fn symbols_at(frames: &[Frame], name: Option<&str>) -> Option<Arc<[Symbol]>> {
     (!symbols.is_empty()).then(|| symbols.into())
 }
 
-fn function(raw_name: &str, file: Option<&str>) -> Function {
+fn function(raw_name: &str, file: &str) -> Function {
     // The alternate form leaves out hashes, which would tell builds of one function apart.
     let name = format!("{:#}", rustc_demangle::demangle(raw_name));
     let system_name = if name == raw_name { "" } else { raw_name };
     Function {
         system_name: system_name.into(),
         name: name.into(),
-        filename: file.unwrap_or_default().into(),
+        filename: file.into(),
     }
 }
 
@@ -462,7 +389,7 @@ mod tests {
         let system_name = &*symbol.function.system_name;
         assert!(system_name.starts_with("_ZN") || system_name.starts_with("_R"));
         let file = &*symbol.function.filename;
-        assert!(file.ends_with("src/collect/symbols.rs"), "{file}");
+        assert!(file.ends_with("src/collect/code/symbols.rs"), "{file}");
         assert!(symbol.line > 1);
         assert_eq!(place.mapping, Some(0));
         let mapping = &named.mappings[0];
@@ -529,12 +456,12 @@ mod tests {
 
     #[test]
     fn names_carry_no_hashes_and_c_names_stand_as_they_are() {
-        let named = function("_ZN5alloc5boxed3foo17h0123456789abcdefE", None);
+        let named = function("_ZN5alloc5boxed3foo17h0123456789abcdefE", "");
         assert_eq!(&*named.name, "alloc::boxed::foo");
         assert!(named.system_name.starts_with("_ZN"));
-        let named = function("_RNvC6_123foo3bar", None);
+        let named = function("_RNvC6_123foo3bar", "");
         assert_eq!(&*named.name, "123foo::bar");
-        let named = function("malloc", Some("/src/malloc.c"));
+        let named = function("malloc", "/src/malloc.c");
         assert_eq!((&*named.name, &*named.system_name), ("malloc", ""));
     }
 }
