@@ -1,11 +1,13 @@
 //! What naming a profile's addresses costs: time and memory, on this bench's own binary, which holds
-//! an agent, an HTTP server and a runtime as a service does.
+//! an agent, an HTTP server and a runtime as a service does, and in StreamGate after a load.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
     reason = "a bench"
 )]
+
+mod streamgate;
 
 use std::fs;
 use std::sync::Arc;
@@ -93,4 +95,5 @@ fn main() {
             resident() - before,
         );
     }
+    streamgate::measure();
 }

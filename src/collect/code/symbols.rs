@@ -5,7 +5,9 @@
 //! named keeps its place as `[module+0x1234]`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use super::dwarf::{self, Frame, Frames};
@@ -298,7 +300,17 @@ fn lines(module: &Module, elf: &Elf, patience: &Patience<'_>) -> (Frames, Option
     if patience.over() {
         return none("no time left".to_owned());
     }
-    match dwarf::frames(path, &elf.addresses, || patience.over()) {
+    // On a thread of its own, so that all that it allocates is let go while what is kept of it is made
+    // by the caller: in one heap the few names that stay would hold the memory around them.
+    let read = || dwarf::frames(path, &elf.addresses, || patience.over());
+    let frames = thread::scope(|scope| {
+        let inside = thread::Builder::new().name("sg-symbols".to_owned());
+        match inside.spawn_scoped(scope, read) {
+            Ok(inside) => inside.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => read(),
+        }
+    });
+    match frames {
         Ok((frames, true)) => (frames, None),
         Ok((frames, false)) => (frames, Some("time ran out".to_owned())),
         Err(error) => none(error.to_string()),

@@ -53,7 +53,7 @@ pub(super) fn frames(
     path: &Path,
     addresses: &[u64],
     stop: impl Fn() -> bool,
-) -> Result<(Frames, bool), Box<dyn Error>> {
+) -> Result<(Frames, bool), Box<dyn Error + Send + Sync>> {
     let mut addresses = addresses.to_vec();
     addresses.sort_unstable();
     let sections = Sections::open(path)?;

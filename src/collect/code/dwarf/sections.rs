@@ -46,7 +46,7 @@ type Page = Rc<Vec<u8>>;
 
 impl Sections {
     /// Looks where the debug sections of a file are; unpacks those that are packed.
-    pub(super) fn open(path: &Path) -> Result<Self, Box<dyn Error>> {
+    pub(super) fn open(path: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let file = Rc::new(File::open(path)?);
         let cache = ReadCache::new(&*file);
         let object = object::File::parse(&cache)?;
@@ -100,7 +100,10 @@ fn needed(name: &str) -> bool {
         ".debug_types",
         ".debug_frame",
     ];
-    name.starts_with(".debug") && !NEVER.iter().any(|never| name.starts_with(never))
+    // The index of a package also says where those parts are, and must not point beyond the end.
+    let packaged = name.ends_with(".dwo");
+    let never = NEVER.iter().any(|never| name.starts_with(never));
+    name.starts_with(".debug") && (packaged || !never)
 }
 
 impl Section {
@@ -115,7 +118,7 @@ impl Section {
     fn find<'data>(
         file: &Rc<File>,
         section: &impl ObjectSection<'data>,
-    ) -> Result<Self, Box<dyn Error>> {
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let range = section.compressed_file_range()?;
         if range.format == CompressionFormat::None {
             let len = range.uncompressed_size.try_into()?;
@@ -290,24 +293,82 @@ impl Reader for Cursor<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned().into())
     }
 
-    fn read_slice(&mut self, out: &mut [u8]) -> gimli::Result<()> {
+    fn read_slice(&mut self, mut out: &mut [u8]) -> gimli::Result<()> {
         self.check(out.len())?;
-        let mut done = 0;
-        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        while !out.is_empty() {
             if self.held().is_empty() {
                 self.turn()?;
             }
             let held = self.held();
-            let len = held.len().min(rest.len());
-            if len == 0 {
+            let len = held.len().min(out.len());
+            let (Some((now, later)), Some(held)) = (out.split_at_mut_checked(len), held.get(..len))
+            else {
                 return Err(self.too_short());
-            }
-            for (to, from) in rest.iter_mut().zip(held) {
-                *to = *from;
-            }
-            done += len;
+            };
+            now.copy_from_slice(held);
+            out = later;
             self.at += len;
         }
         Ok(())
+    }
+
+    // Most that is read are single bytes, and this one needs no loop.
+    fn read_u8(&mut self) -> gimli::Result<u8> {
+        if self.held().is_empty() {
+            self.check(1)?;
+            self.turn()?;
+        }
+        let byte = self.held().first().copied();
+        self.at += 1;
+        byte.ok_or(gimli::Error::Io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_holds_a_few_of_its_pages_and_reads_the_same_bytes() {
+        let path = Path::new("/proc/self/exe");
+        let sections = Sections::open(path).unwrap();
+        let whole = std::fs::read(path).unwrap();
+        let object = object::File::parse(&*whole).unwrap();
+        let expected = object
+            .section_by_name(".debug_str")
+            .unwrap()
+            .data()
+            .unwrap();
+        assert!(expected.len() > 2 * PAGES * PAGE, "{}", expected.len());
+
+        let mut cursor = sections.get(SectionId::DebugStr);
+        let mut bytes = vec![0; 1000];
+        let mut at = 0;
+        while cursor.len() >= bytes.len() {
+            assert_eq!(cursor.offset_from(&sections.get(SectionId::DebugStr)), at);
+            cursor.read_slice(&mut bytes).unwrap();
+            assert!(bytes == expected[at..at + bytes.len()], "at {at}");
+            at += bytes.len();
+            assert!(cursor.section.pages.borrow().len() <= PAGES);
+        }
+        let rest = cursor.to_slice().unwrap().into_owned();
+        assert!(rest == expected[at..]);
+        assert!(cursor.skip(rest.len() + 1).is_err());
+        cursor.skip(rest.len()).unwrap();
+        assert!(cursor.is_empty() && cursor.read_u8().is_err());
+    }
+
+    #[test]
+    fn names_end_where_they_do_across_pages() {
+        let sections = Sections::open(Path::new("/proc/self/exe")).unwrap();
+        let mut cursor = sections.get(SectionId::DebugStr);
+        cursor.skip(PAGE - 10).unwrap();
+        let found = cursor.find(0).unwrap();
+        let name = cursor.to_slice().unwrap()[..=found].to_vec();
+        assert_eq!(name.iter().position(|byte| *byte == 0), Some(found));
+        cursor.skip(1).unwrap();
+        assert!(cursor.find(0).unwrap() < name.len() || found == 0);
+        cursor.truncate(0).unwrap();
+        assert!(cursor.find(0).is_err() && cursor.truncate(1).is_err());
     }
 }
