@@ -94,7 +94,10 @@ impl Built {
         fs::create_dir_all(&folder).unwrap();
         let built = Self(folder);
         built.cc(&["-c", "first.c", "-o", "first.o"], FIRST, options);
-        built.cc(&["-c", "second.c", "-o", "second.o"], SECOND, options);
+        // So much that packing is worth while.
+        let more = (0..200).map(|n| format!("int function_{n}(int n) {{ return n + {n}; }}\n"));
+        let second: String = [SECOND.to_owned()].into_iter().chain(more).collect();
+        built.cc(&["-c", "second.c", "-o", "second.o"], &second, options);
         built.cc(
             &["-shared", "first.o", "second.o", "-o", "built.so"],
             "",
