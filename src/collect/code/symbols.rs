@@ -1,8 +1,7 @@
 //! Names and lines for addresses of this process, from the files that its code came from.
 //!
-//! One module at a time, and its debug information is let go before the next, so that memory is
-//! bounded by the largest. Never while a lock is held: a cold module takes a second. What cannot be
-//! named keeps its place as `[module+0x1234]`.
+//! One module at a time, so that its pages and names are let go before the next. Never while a lock is
+//! held: a cold module takes half a second. What cannot be named keeps its place as `[module+0x1234]`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::resume_unwind;
