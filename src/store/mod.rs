@@ -22,6 +22,7 @@ pub(crate) mod profile;
 pub(crate) mod recorder;
 #[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
 pub(crate) mod samples;
+pub(crate) mod scopes;
 #[cfg(feature = "profiling")]
 pub(crate) mod stacks;
 pub(crate) mod symbols;
@@ -42,6 +43,7 @@ use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
 use recorder::Recorder;
 use samples::Samples;
+use scopes::Scopes;
 use symbols::Symbols;
 
 /// A reader's wish for a CPU profile.
@@ -124,6 +126,8 @@ pub(crate) struct Store {
     pub(crate) callbacks: Callbacks,
     /// Where requests waited.
     pub(crate) awaits: Awaits,
+    /// The requests that are open.
+    pub(crate) scopes: Scopes,
     /// Readers that wait until a span of time is over, which nobody answers.
     pub(crate) pauses: Arc<Board<(), ()>>,
     /// Wishes for CPU profiles, answered by the profiling thread.
@@ -157,6 +161,7 @@ impl Store {
             foreign: Foreign::default(),
             callbacks: Callbacks::default(),
             awaits: Awaits::default(),
+            scopes: Scopes::default(),
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             names: Arc::new(Board::new(config::PROFILE_READERS)),

@@ -8,9 +8,12 @@ mod actions;
 mod block;
 mod bodies;
 mod form;
+mod logical;
 pub(crate) mod message;
+mod moment;
 mod profile;
 mod query;
+mod scopes;
 mod scrape;
 mod shape;
 mod span;
@@ -156,6 +159,7 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/profile" => profile::cpu(plane, request, Format::Pprof).await,
         "/debug/pprof/block" => block::block(plane, request, Format::Pprof).await,
         "/debug/pprof/wall" => wall::wall(plane, request, Format::Pprof).await,
+        "/debug/pprof/goroutine" => scopes::goroutine(plane, request),
         "/debug/pprof/threads" => wall::threads(plane, request).await,
         "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
