@@ -77,6 +77,9 @@ pub(super) async fn cpu(
 }
 
 async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
+    if let CpuSpan::Next { rate, .. } = ask.span {
+        plane.raises.check(plane, rate)?;
+    }
     let later = wish(plane, ask, ask.span)?;
     // First the past: if it is not held, nobody needs to wait for the seconds to come.
     let earlier = match ask.shape.diff_ago {
