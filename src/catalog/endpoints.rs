@@ -72,12 +72,12 @@ pub(crate) static FORMS: [Form; 5] = [
     Form {
         word: "speedscope",
         title: "speedscope",
-        opens: "speedscope.app: drop the file on the page; it stays in the browser.",
+        opens: "speedscope.app: drop the file on the page; it stays in the browser. Time Order is true to a second.",
     },
     Form {
         word: "firefox",
         title: "Firefox profile",
-        opens: "profiler.firefox.com: drop the file on the page; it stays in the browser.",
+        opens: "profiler.firefox.com: drop the file on the page; it stays in the browser. Tracks are true to a second.",
     },
     Form {
         word: "folded",

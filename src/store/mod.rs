@@ -50,10 +50,18 @@ use symbols::Symbols;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CpuWish {
     pub(crate) span: CpuSpan,
-    /// Whether requests that are traced are told apart.
-    pub(crate) traces: bool,
+    pub(crate) detail: Detail,
     /// Whether addresses get names; else whoever reads the profile names them.
     pub(crate) names: bool,
+}
+
+/// What samples of a window are told apart by, beyond stack, thread and labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Detail {
+    /// The requests that are traced.
+    pub(crate) traces: bool,
+    /// When they were taken, to a bucket.
+    pub(crate) times: bool,
 }
 
 /// Addresses whose functions a reader wants to know.

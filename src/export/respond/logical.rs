@@ -43,6 +43,7 @@ pub(super) fn profile(
         sample_types: columns.to_vec(),
         default_type: columns.last().map_or("", |column| column.name),
         samples: Vec::new(),
+        slices: Vec::new(),
         locations: Vec::new(),
         functions: Vec::new(),
         mappings: Vec::new(),
@@ -70,6 +71,7 @@ pub(super) fn profile(
             stack: stack.collect(),
             values,
             labels,
+            times: Vec::new(),
         });
     }
     samples.sort_by(|a, b| b.values.last().cmp(&a.values.last()));

@@ -177,7 +177,9 @@ pub(crate) fn profile(function: &str) -> Profile {
             stack: [0].into(),
             values: vec![3, 30_303_030],
             labels: Vec::new(),
+            times: Vec::new(),
         }],
+        slices: Vec::new(),
         locations: vec![Location {
             address: 0x401_000,
             mapping: None,
