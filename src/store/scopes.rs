@@ -131,7 +131,8 @@ impl Scopes {
         let first = tail.len();
         let shards = (first..).zip(head).chain((0..).zip(tail));
         for (at, shard) in shards {
-            if let Some((place, face)) = lock(shard).take(at, began, mark, carried) {
+            let taken = lock(shard).take(at, began, mark, carried);
+            if let Some((place, face)) = taken {
                 let at = Some((at, place));
                 return Seat { face, at };
             }
