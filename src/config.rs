@@ -43,6 +43,11 @@ pub(crate) const WALL_HZ: RangeInclusive<u32> = 1..=99;
 pub(crate) const WALL_HZ_DEFAULT: u32 = 19;
 /// Readers that may wait for a profile at once.
 pub(crate) const PROFILE_READERS: usize = 8;
+/// Times a minute that readers may have the sampling rate raised. Scrapers of profiles come each 10 or
+/// 15 s, and need one each time.
+pub(crate) const PROFILE_RAISES: RangeInclusive<u32> = 1..=600;
+/// See [`PROFILE_RAISES`].
+pub(crate) const PROFILE_RAISES_DEFAULT: u32 = 6;
 /// Scrapes that may be in flight.
 pub(crate) const SCRAPES: usize = 4;
 /// How long a scrape waits for fresh readings before it is answered with the last ones.
@@ -185,6 +190,8 @@ pub(crate) struct Config {
     pub(crate) recorder: u32,
     /// Share of the host's CPU time that sampling may cost.
     pub(crate) profiling_budget: f64,
+    /// Times a minute that readers may have the sampling rate raised.
+    pub(crate) profile_raises: u32,
     /// What the host's runtimes call their threads, beside tokio's names.
     pub(crate) workers: Vec<String>,
     pub(crate) series: usize,
@@ -204,6 +211,7 @@ impl Config {
             profiling: true,
             recorder: RECORDER_HZ_DEFAULT,
             profiling_budget: PROFILING_BUDGET,
+            profile_raises: PROFILE_RAISES_DEFAULT,
             workers: Vec::new(),
             series: SERIES,
             slow_query: SLOW_QUERY,
@@ -231,6 +239,10 @@ impl Config {
             let range = "0 (off) or 1..=99";
             return Err(Error::out_of_range("recorder", range, self.recorder));
         }
+        if !PROFILE_RAISES.contains(&self.profile_raises) {
+            let value = self.profile_raises;
+            return Err(Error::out_of_range("profile_raises", "1..=600", value));
+        }
         let budget = self.profiling_budget;
         if !(budget > 0.0 && budget <= PROFILING_BUDGET_MOST) {
             let range = format!("above 0 and at most {PROFILING_BUDGET_MOST}");
@@ -247,6 +259,11 @@ impl Config {
             return Err(Error::refused("listen", why));
         }
         Ok(())
+    }
+
+    /// Raises of the sampling rate that may come at once: a third of a minute's.
+    pub(crate) fn profile_raises_burst(&self) -> u32 {
+        (self.profile_raises / 3).max(1)
     }
 
     /// The rates that a profile request may ask for.

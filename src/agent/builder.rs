@@ -110,6 +110,27 @@ impl Builder {
         self
     }
 
+    /// Times a minute that readers may have the sampling rate raised, 1..=600; the default is 6. A
+    /// third of them may come at once.
+    ///
+    /// A profile of the seconds to come raises the rate if nobody else has it that high at the moment;
+    /// one too many is answered 429 with `Retry-After`. Profiles of the past and those at or below the
+    /// flight recorder's rate raise nothing.
+    ///
+    /// ```
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().profile_raises(60).start()?;
+    /// # drop(agent);
+    /// let error = Agent::builder("shop").no_listener().profile_raises(0).start().unwrap_err();
+    /// assert_eq!(error.to_string(), "profile_raises must be 1..=600 (got \"0\")");
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    pub fn profile_raises(mut self, per_minute: u32) -> Self {
+        self.config.profile_raises = per_minute;
+        self
+    }
+
     /// A name of the threads of an async runtime, where it is not tokio's own; call it for each.
     ///
     /// Threads whose names begin so are those that a wall-clock profile shows unless it is asked for

@@ -72,12 +72,12 @@ pub(crate) static FORMS: [Form; 5] = [
     Form {
         word: "speedscope",
         title: "speedscope",
-        opens: "speedscope.app: drop the file on the page; it stays in the browser.",
+        opens: "speedscope.app: drop the file on the page; it stays in the browser. Time Order is true to a second.",
     },
     Form {
         word: "firefox",
         title: "Firefox profile",
-        opens: "profiler.firefox.com: drop the file on the page; it stays in the browser.",
+        opens: "profiler.firefox.com: drop the file on the page; it stays in the browser. Tracks are true to a second.",
     },
     Form {
         word: "folded",
@@ -237,6 +237,16 @@ pub(crate) static ALL: &[Endpoint] = &[
         "go tool pprof -top http://{host}/debug/pprof/block",
     ),
     row(
+        "/debug/pprof/goroutine",
+        Plane::Profile,
+        Signal::Request,
+        PPROF,
+        "debug=1 (by stack) or 2 (each request), route=/path, labels=route|span, \
+         format=pprof|folded|svg|speedscope|firefox",
+        "The requests that are open now: how long, and what they wait for.",
+        "curl -s 'http://{host}/debug/pprof/goroutine?debug=2'",
+    ),
+    row(
         "/debug/pprof/threads",
         Plane::Profile,
         Signal::Runtime,
@@ -295,10 +305,6 @@ pub(crate) static ABSENT: &[Absent] = &[
     Absent {
         path: "/debug/pprof/allocs",
         reason: "allocation profiles need an allocator that records, and none is installed",
-    },
-    Absent {
-        path: "/debug/pprof/goroutine",
-        reason: "goroutines belong to Go; tasks of the async runtime keep no stacks",
     },
     Absent {
         path: "/debug/pprof/mutex",

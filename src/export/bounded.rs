@@ -55,3 +55,35 @@ pub(super) fn shrink<E>(
     }
     written.map(|()| out.bytes)
 }
+
+/// How many slices of time become one, each tried when the one before is too much.
+const COARSER: [usize; 5] = [4, 16, 64, 256, 1024];
+
+/// The same for a format that shows when samples were taken: time gets coarser before any stack goes.
+///
+/// # Errors
+/// As [`shrink`].
+pub(super) fn shrink_timed<E>(
+    profile: &Profile,
+    limit: usize,
+    write: impl Fn(&Profile, &mut Bounded) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
+    if profile.slices.is_empty() {
+        return shrink(profile, limit, write);
+    }
+    let mut out = Bounded::new(limit);
+    if write(profile, &mut out).is_ok() {
+        return Ok(out.bytes);
+    }
+    let slices = profile.slices.len();
+    for step in COARSER.into_iter().take_while(|step| *step < slices) {
+        let mut coarse = profile.coarser(step);
+        let comment = format!("the order of time is true to {step} s only, to save room");
+        coarse.comments.push(comment);
+        out = Bounded::new(limit);
+        if write(&coarse, &mut out).is_ok() {
+            return Ok(out.bytes);
+        }
+    }
+    shrink(&profile.timeless(), limit, write)
+}

@@ -63,6 +63,7 @@ pub(crate) fn subtract(earlier: &Profile, later: &Profile) -> Option<Profile> {
             stack,
             values,
             labels,
+            times: Vec::new(),
         })
         .collect();
     let column = later.default_column();
@@ -75,6 +76,7 @@ pub(crate) fn subtract(earlier: &Profile, later: &Profile) -> Option<Profile> {
         sample_types: later.sample_types.clone(),
         default_type: later.default_type,
         samples,
+        slices: Vec::new(),
         locations: merged.locations,
         functions: merged.functions,
         mappings: merged.mappings,

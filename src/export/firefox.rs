@@ -3,6 +3,7 @@
 //! The version is the one that `samply` writes; the viewer brings it up to its own.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use super::bounded::{self, Bounded};
 use super::firefox_format::{
@@ -10,7 +11,7 @@ use super::firefox_format::{
     Shared, Thread,
 };
 use crate::config;
-use crate::store::profile::{Function, Mapping, Profile, Sample, THREAD, UNNAMED, to_usize};
+use crate::store::profile::{Function, Mapping, Profile, Sample, Slice, THREAD, UNNAMED, to_usize};
 
 /// Whose profile it is.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +31,7 @@ pub(super) fn encode_within(
     program: Program<'_>,
     limit: usize,
 ) -> Option<Vec<u8>> {
-    bounded::shrink(profile, limit, |profile, out| write(profile, program, out)).ok()
+    bounded::shrink_timed(profile, limit, |profile, out| write(profile, program, out)).ok()
 }
 
 const VERSION: u32 = 66;
@@ -116,7 +117,7 @@ fn meta<'a>(profile: &'a Profile, service: &'a str) -> Meta<'a> {
         },
         start_time: profile.start_unix_nanos as f64 / NANOS_PER_MILLI,
         profiling_start_time: 0.0,
-        profiling_end_time: profile.duration.as_secs_f64() * 1e3,
+        profiling_end_time: millis(profile.length()),
         process_type: 0,
         stackwalk: 1,
         debug: false,
@@ -200,25 +201,22 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// A thread's samples one after the other from the window's start, each as long as its CPU
-    /// time, and then nothing: when within the window they ran is not known.
+    /// A thread's samples of a slice one after the other from its start, each as long as its CPU time,
+    /// and then nothing: when within the slice they ran is not known. Without slices the window is one.
     fn samples(&mut self, samples: &[&'a Sample], column: usize) -> Samples {
         let unit = self.profile.sample_types.get(column);
         let unit = unit.map_or("", |column| column.unit);
         let is_time = unit == "nanoseconds";
-        let mut drawn: Vec<(u32, i64)> = samples
-            .iter()
-            .filter_map(|sample| {
-                let value = sample.values.get(column).copied().unwrap_or(0);
-                Some((self.stack(&sample.stack)?, value))
-            })
-            .collect();
+        let mut drawn: Vec<(u32, u32, i64)> = Vec::new();
+        for sample in samples {
+            let Some(stack) = self.stack(&sample.stack) else {
+                continue;
+            };
+            let values = sample.by_slice(column).into_iter();
+            drawn.extend(values.map(|(slice, value)| (slice, stack, value)));
+        }
         drawn.sort_unstable();
         let width = |value: i64| if is_time { value.max(0) } else { 0 };
-        let total: i64 = drawn.iter().map(|(_, value)| width(*value)).sum();
-        let window = self.profile.duration.as_secs_f64() * 1e3;
-        // Several threads of one name may use more CPU time than the window is long.
-        let squeeze = (window * NANOS_PER_MILLI / total.max(1) as f64).min(1.0);
         let mut out = Samples {
             weight_type: match unit {
                 "nanoseconds" => "tracing-ms",
@@ -229,16 +227,34 @@ impl<'a> Tables<'a> {
         };
         // The viewer takes no CPU time from a thread's first sample.
         out.push(None, 0.0, 0.0, 0);
+        let whole = Slice {
+            from: Duration::ZERO,
+            to: self.profile.length(),
+        };
         let mut time = 0.0;
-        for (stack, value) in drawn {
-            time += width(value) as f64 / NANOS_PER_MILLI * squeeze;
-            let weight = if is_time {
-                value as f64 / NANOS_PER_MILLI
-            } else {
-                value as f64
-            };
-            out.push(Some(stack), time, weight, width(value));
+        for run in drawn.chunk_by(|a, b| a.0 == b.0) {
+            let slice = run.first().map_or(0, |(slice, ..)| to_usize(*slice));
+            let slice = self.profile.slices.get(slice).unwrap_or(&whole);
+            let (from, to) = (millis(slice.from), millis(slice.to));
+            if time < from {
+                time = from;
+                out.push(None, time, 0.0, 0);
+            }
+            let total: i64 = run.iter().map(|(.., value)| width(*value)).sum();
+            // Several threads of one name may use more CPU time than the slice is long.
+            let room = (to - from) * NANOS_PER_MILLI;
+            let squeeze = (room / total.max(1) as f64).min(1.0);
+            for (_, stack, value) in run {
+                time += width(*value) as f64 / NANOS_PER_MILLI * squeeze;
+                let weight = if is_time {
+                    *value as f64 / NANOS_PER_MILLI
+                } else {
+                    *value as f64
+                };
+                out.push(Some(*stack), time, weight, width(*value));
+            }
         }
+        let window = millis(whole.to);
         if time < window {
             out.push(None, window, 0.0, 0);
         }
@@ -385,6 +401,10 @@ impl Samples {
         self.thread_cpu_delta.push(cpu_nanos);
         self.length += 1;
     }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
 }
 
 fn place(len: usize) -> u32 {

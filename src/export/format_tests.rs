@@ -110,6 +110,26 @@ fn a_speedscope_file_is_as_its_schema_says() {
 }
 
 #[test]
+fn speedscope_shows_stacks_in_the_order_of_their_seconds() {
+    let file = speedscope_of(&timed());
+    let frames = &file["shared"]["frames"];
+    let graph = &file["profiles"][0];
+    let leaves: Vec<&str> = graph["samples"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|stack| numbers(stack).last().copied().unwrap())
+        .map(|leaf| {
+            frames[usize::try_from(leaf).unwrap()]["name"]
+                .as_str()
+                .unwrap()
+        })
+        .collect();
+    let wanted = ["main", "compress", "<Vec<T> as Drop>::drop", "compress"];
+    assert_eq!(leaves, wanted);
+}
+
+#[test]
 fn speedscope_gets_stacks_root_first_with_inlined_functions_inside() {
     let file = speedscope_of(&with_inlines());
     let frames = &file["shared"]["frames"];
@@ -195,6 +215,76 @@ fn a_firefox_profile_has_whole_tables_and_parents_first() {
             );
         }
     }
+}
+
+#[test]
+fn firefox_shows_when_each_thread_was_busy_to_a_second() {
+    let file = firefox_of(&timed());
+    let threads = file["threads"].as_array().unwrap();
+    let busy = |name: &str| -> Vec<(f64, f64)> {
+        let thread = threads.iter().find(|thread| thread["name"] == name);
+        let samples = &thread.unwrap()["samples"];
+        let column = |name: &str| samples[name].as_array().unwrap();
+        let rows = column("stack")
+            .iter()
+            .zip(column("time"))
+            .zip(column("weight"));
+        rows.filter(|((stack, _), _)| !stack.is_null())
+            .map(|((_, time), weight)| (time.as_f64().unwrap(), weight.as_f64().unwrap()))
+            .collect()
+    };
+    let seconds = |name: &str| -> Vec<u32> {
+        let times = busy(name).into_iter();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0..6"
+        )]
+        times
+            .map(|(time, _)| ((time - 1e-6) / 1e3) as u32)
+            .collect()
+    };
+    assert_eq!(seconds("worker-1"), [0, 1, 1]);
+    assert_eq!(seconds("worker-2"), [4]);
+    assert_eq!(seconds("main"), [0]);
+    let whole = file["meta"]["profilingEndTime"].as_f64().unwrap();
+    assert!((whole - 5250.0).abs() < 1e-6, "{whole}");
+}
+
+#[test]
+fn time_gets_coarser_before_any_stack_goes() {
+    let mut profile = timed();
+    let slices = 300;
+    let second = |from| Slice {
+        from: Duration::from_secs(from),
+        to: Duration::from_secs(from + 1),
+    };
+    profile.slices = (0..u64::from(slices)).map(second).collect();
+    for sample in &mut profile.samples {
+        let each = sample.values[1] / i64::from(slices);
+        let mut times: Vec<(u32, i64)> = (0..slices).map(|slice| (slice, each)).collect();
+        times[0].1 += sample.values[1] - each * i64::from(slices);
+        sample.times = times;
+    }
+    let total = profile.total(1);
+    let whole = speedscope::encode(&profile, "t").unwrap().len();
+    let body = speedscope::encode_within(&profile, "t", whole / 3).unwrap();
+    assert!(
+        (whole / 8..=whole / 3).contains(&body.len()),
+        "{}",
+        body.len()
+    );
+    let file: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(file["profiles"][0]["endValue"], total);
+    let samples = file["profiles"][0]["samples"].as_array().unwrap().len();
+    assert_eq!(samples, 75 * 3, "each of three stacks, each 4 s");
+
+    let whole = firefox::encode(&profile, SHOP).unwrap().len();
+    let body = firefox::encode_within(&profile, SHOP, whole / 2).unwrap();
+    let file: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(firefox_total(&file), total);
+    let notes = file["meta"]["extra"][0]["entries"].to_string();
+    assert!(notes.contains("true to 4 s only"), "{notes}");
 }
 
 #[test]

@@ -6,15 +6,14 @@
 
 use core::net::{IpAddr, SocketAddr};
 use std::borrow::Cow;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::catalog::endpoints::{self, Place};
 use crate::catalog::families::AGENT_HTTP_DENIED;
 use crate::config;
+use crate::export::rate::Rate;
 use crate::export::respond::message::Request;
 use crate::store::metrics::{Counter, Metrics};
-use crate::store::sync::lock;
 
 /// Why something was refused: the closed set of values of `reason` in `agent_http_denied_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +39,8 @@ pub(crate) enum Reason {
     Parameter,
     /// Too many waiting profile readers.
     Readers,
+    /// The sampling rate was raised too often.
+    Raises,
     /// Too many scrapes in flight.
     Scrapes,
     /// Too many large answers still being taken.
@@ -51,7 +52,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Connections,
         Self::PeerConnections,
         Self::HeadTimeout,
@@ -67,6 +68,7 @@ impl Reason {
         Self::Method,
         Self::Parameter,
         Self::Readers,
+        Self::Raises,
         Self::Scrapes,
         Self::LargeBodies,
         Self::Absent,
@@ -90,6 +92,7 @@ impl Reason {
             Self::Method => "method",
             Self::Parameter => "parameter",
             Self::Readers => "readers",
+            Self::Raises => "raises",
             Self::Scrapes => "scrapes",
             Self::LargeBodies => "large_bodies",
             Self::Absent => "absent",
@@ -157,31 +160,6 @@ impl Refusal {
     }
 }
 
-/// Lets requests through at a rate, with a burst above it.
-///
-/// A generic cell rate: `due` is when the requests so far would have come at the even rate.
-#[derive(Debug, Default)]
-struct Rate {
-    due: Mutex<Option<Instant>>,
-}
-
-impl Rate {
-    /// Takes a place, or says how long until there is one.
-    fn take(&self, now: Instant) -> Result<(), Duration> {
-        let (per_second, burst) = config::REQUEST_RATE;
-        let step = Duration::from_secs(1) / per_second;
-        let mut due = lock(&self.due);
-        let at = due.map_or(now, |due| due.max(now));
-        let ahead = at.duration_since(now);
-        let allowed = step * burst.saturating_sub(1);
-        if ahead > allowed {
-            return Err(ahead.saturating_sub(allowed));
-        }
-        *due = Some(at + step);
-        Ok(())
-    }
-}
-
 /// The check that precedes every answer.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -192,8 +170,9 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(names: Vec<String>) -> Self {
+        let (per_second, burst) = config::REQUEST_RATE;
         Self {
-            rate: Rate::default(),
+            rate: Rate::new(Duration::from_secs(1) / per_second, burst),
             names,
         }
     }

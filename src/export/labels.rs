@@ -22,8 +22,9 @@ pub(crate) fn only(profile: &Profile, key: &'static str, value: &str) -> Profile
     shown
         .samples
         .retain(|sample| sample.label(key).is_some_and(|held| **held == *value));
+    // Elsewhere the first column counts.
     let counted = shown.sample_types.iter().position(|held| *held == SAMPLES);
-    let of = |profile: &Profile| counted.map_or(0, |column| profile.total(column));
+    let of = |profile: &Profile| profile.total(counted.unwrap_or(0));
     let (kept, all) = (of(&shown), of(profile));
     shown.comments.push(format!(
         "only samples with {key}={value}: {kept} of {all}; what is said of coverage and losses is of all"

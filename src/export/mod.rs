@@ -23,6 +23,7 @@ pub(crate) mod negotiate;
 pub(crate) mod number;
 pub(crate) mod openmetrics;
 pub(crate) mod pprof;
+mod rate;
 pub(crate) mod respond;
 mod samples;
 pub(crate) mod speedscope;

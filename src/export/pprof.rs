@@ -200,6 +200,7 @@ impl Tables {
                 stack: [place].into(),
                 values,
                 labels: Vec::new(),
+                times: Vec::new(),
             },
             location: Location {
                 address: 0,

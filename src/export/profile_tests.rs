@@ -13,7 +13,8 @@ use prost::Message as _;
 
 use super::{flamegraph, folded, pprof};
 use crate::store::profile::{
-    Accounting, CPU, Function, Label, Line, Location, Mapping, Profile, SAMPLES, Sample, THREAD,
+    Accounting, CPU, Function, Label, Line, Location, Mapping, Profile, SAMPLES, Sample, Slice,
+    THREAD,
 };
 
 #[path = "format_tests.rs"]
@@ -57,6 +58,7 @@ fn profile(stacks: &[(&[&str], i64, &str)]) -> Profile {
             key: THREAD,
             value: Arc::from(*thread),
         }],
+        times: Vec::new(),
     });
     let locations = places.values().map(|place| Location {
         address: 0x1000 + u64::from(*place),
@@ -80,6 +82,7 @@ fn profile(stacks: &[(&[&str], i64, &str)]) -> Profile {
         sample_types: vec![SAMPLES, CPU],
         default_type: CPU.name,
         samples: samples.collect(),
+        slices: Vec::new(),
         locations: locations.collect(),
         functions: functions.collect(),
         mappings: vec![Mapping {
@@ -138,8 +141,26 @@ fn with_inlines() -> Profile {
     profile
 }
 
+/// Seconds 0, 1 and 4: one stack in the first two, the others in one each.
+fn timed() -> Profile {
+    let mut profile = plain();
+    let second = |from| Slice {
+        from: Duration::from_secs(from),
+        to: Duration::from_secs(from + 1),
+    };
+    profile.slices = vec![second(0), second(1), second(4)];
+    let value = |sample: &Sample| sample.values[1];
+    let first = value(&profile.samples[0]);
+    profile.samples[0].times = vec![(0, first / 2), (1, first - first / 2)];
+    for (sample, slice) in [(1, 2), (2, 1), (3, 0)] {
+        profile.samples[sample].times = vec![(slice, value(&profile.samples[sample]))];
+    }
+    profile
+}
+
 fn corpus() -> Vec<(&'static str, Profile)> {
     vec![
+        ("timed", timed()),
         ("plain", plain()),
         ("hostile", hostile()),
         ("with inlines", with_inlines()),

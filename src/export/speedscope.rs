@@ -13,7 +13,7 @@ use crate::config;
 use crate::store::profile::{Profile, THREAD, UNNAMED, to_usize};
 
 /// The profile as a response body of at most [`config::PROFILE_BODY_BYTES`]; one graph of all
-/// threads, then one for each thread. `None` for a profile with negative values, which the page
+/// threads, then one for each thread, each in the order of time if that is known. `None` for a profile with negative values, which the page
 /// cannot draw.
 pub(crate) fn encode(profile: &Profile, title: &str) -> Option<Vec<u8>> {
     encode_within(profile, title, config::PROFILE_BODY_BYTES)
@@ -23,7 +23,7 @@ pub(super) fn encode_within(profile: &Profile, title: &str, limit: usize) -> Opt
     if profile.is_signed() {
         return None;
     }
-    bounded::shrink(profile, limit, |profile, out| write(profile, title, out)).ok()
+    bounded::shrink_timed(profile, limit, |profile, out| write(profile, title, out)).ok()
 }
 
 #[derive(Serialize)]
@@ -77,7 +77,7 @@ fn write(profile: &Profile, title: &str, out: &mut Bounded) -> serde_json::Resul
         .map(|sample| Drawn {
             thread: sample.label(THREAD).map_or(NO_THREAD, |name| &**name),
             stack: frames.stack(profile, &sample.stack),
-            weight: sample.values.get(column).copied().unwrap_or(0),
+            weights: sample.by_slice(column),
         })
         .collect();
     let mut threads: BTreeMap<&str, Vec<&Drawn<'_>>> = BTreeMap::new();
@@ -118,24 +118,31 @@ fn unit(profile: &Profile, column: usize) -> &'static str {
 struct Drawn<'a> {
     thread: &'a str,
     stack: Vec<u32>,
-    weight: i64,
+    /// By slice, in order.
+    weights: Vec<(u32, i64)>,
 }
 
 impl<'a> Sampled<'a> {
-    /// Equal stacks add up and related ones stand side by side, since when within the window they
-    /// ran is not known.
-    fn new(name: &'a str, unit: &'static str, mut drawn: Vec<&'a Drawn<'a>>) -> Self {
-        drawn.sort_by(|a, b| a.stack.cmp(&b.stack));
+    /// In the order of time. Within a slice equal stacks add up and related ones stand side by side,
+    /// since when within it they ran is not known.
+    fn new(name: &'a str, unit: &'static str, drawn: Vec<&'a Drawn<'a>>) -> Self {
+        let pieces = drawn.into_iter().flat_map(|drawn| {
+            let stack = &*drawn.stack;
+            let weights = drawn.weights.iter();
+            weights.map(move |(slice, weight)| (*slice, stack, *weight))
+        });
+        let mut pieces: Vec<(u32, &[u32], i64)> = pieces.collect();
+        pieces.sort();
         let mut samples: Vec<&[u32]> = Vec::new();
         let mut weights: Vec<i64> = Vec::new();
-        for sample in drawn {
+        for (_, stack, value) in pieces {
             match (samples.last(), weights.last_mut()) {
-                (Some(last), Some(weight)) if *last == &*sample.stack => {
-                    *weight = weight.saturating_add(sample.weight);
+                (Some(last), Some(weight)) if *last == stack => {
+                    *weight = weight.saturating_add(value);
                 }
                 _ => {
-                    samples.push(&sample.stack);
-                    weights.push(sample.weight);
+                    samples.push(stack);
+                    weights.push(value);
                 }
             }
         }

@@ -4,60 +4,33 @@
 //! running: in a task that it was moved to, or when the request is dropped.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::scope;
 use crate::store::Store;
-use crate::store::awaits::{Frame, LogicalStack};
-use crate::store::sync::lock;
-
-/// Names at one time beyond which further ones are not noted: joined futures may open thousands.
-const MOST: usize = 64;
-
-/// The awaits that are open, in the order in which they began.
-#[derive(Debug, Default)]
-pub(crate) struct OpenAwaits {
-    open: Mutex<Vec<(u32, Frame)>>,
-    next: AtomicU32,
-}
-
-impl OpenAwaits {
-    pub(crate) fn open(self: &Arc<Self>, frame: Frame) -> Option<OpenAwait> {
-        let mut open = lock(&self.open);
-        if open.len() >= MOST {
-            return None;
-        }
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        open.push((number, frame));
-        Some(OpenAwait {
-            list: Arc::clone(self),
-            number,
-        })
-    }
-
-    /// Puts the open awaits onto a stack; says whether there are any.
-    pub(crate) fn push_onto(&self, stack: &mut LogicalStack) -> bool {
-        let open = lock(&self.open);
-        open.iter().for_each(|(_, frame)| stack.push(*frame));
-        !open.is_empty()
-    }
-}
+use crate::store::awaits::Frame;
+use crate::store::scopes::Face;
 
 /// An await that is open until this is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenAwait {
-    list: Arc<OpenAwaits>,
+    face: Arc<Face>,
     number: u32,
+}
+
+impl OpenAwait {
+    fn of(face: &Arc<Face>, frame: Frame) -> Option<Self> {
+        let number = face.open(frame)?;
+        Some(Self {
+            face: Arc::clone(face),
+            number,
+        })
+    }
 }
 
 impl Drop for OpenAwait {
     fn drop(&mut self) {
-        let mut open = lock(&self.list.open);
-        // The last is the likeliest; others stay in their order.
-        if let Some(place) = open.iter().rposition(|(held, _)| *held == self.number) {
-            open.remove(place);
-        }
+        self.face.close(self.number);
     }
 }
 
@@ -65,14 +38,15 @@ impl Drop for OpenAwait {
 /// watches.
 pub(crate) fn open(store: &Arc<Store>, frame: Frame) -> Option<OpenAwait> {
     scope::with(|scope| {
-        let same = scope.store().is_some_and(|own| Arc::ptr_eq(own, store));
-        same.then(|| scope.awaits().open(frame)).flatten()
+        let (own, face) = scope.seat()?;
+        let same = Arc::ptr_eq(own, store);
+        same.then(|| OpenAwait::of(face, frame)).flatten()
     })
     .flatten()
 }
 
 /// Names what a request waits for while `future` is not ready: the name shows in
-/// `/debug/pprof/block` below the request's route.
+/// `/debug/pprof/block` below the request's route, and in `/debug/pprof/goroutine` while it lasts.
 ///
 /// Queries, cache lookups and waits for a pool are named by their guards; this is for everything
 /// else. Outside a request it changes nothing. The name should be one of few; the first 4,096 names
@@ -90,42 +64,8 @@ pub(crate) fn open(store: &Arc<Store>, frame: Frame) -> Option<OpenAwait> {
 /// ```
 pub async fn awaiting<F: Future>(name: &'static str, future: F) -> F::Output {
     let _open = scope::with(|scope| {
-        let frame = scope.store()?.awaits.frame(name);
-        scope.awaits().open(frame)
+        let (store, face) = scope.seat()?;
+        OpenAwait::of(face, store.awaits.frame(name))
     });
     future.await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn awaits_may_overlap_and_leave_by_identity() {
-        let store = Store::new(10);
-        let frame = |name| store.awaits.frame(name);
-        let list = Arc::new(OpenAwaits::default());
-        let of = |names: &[&'static str]| {
-            let mut stack = LogicalStack::of(Frame::UNMATCHED);
-            names.iter().for_each(|name| stack.push(frame(name)));
-            stack
-        };
-        let now = || {
-            let mut stack = LogicalStack::of(Frame::UNMATCHED);
-            let any = list.push_onto(&mut stack);
-            (stack, any)
-        };
-        let first = list.open(frame("a"));
-        let second = list.open(frame("b"));
-        let again = list.open(frame("a"));
-        assert_eq!(now(), (of(&["a", "b", "a"]), true));
-        drop(first);
-        assert_eq!(now(), (of(&["b", "a"]), true));
-        std::thread::spawn(move || drop(again)).join().unwrap();
-        assert_eq!(now(), (of(&["b"]), true));
-        drop(second);
-        assert_eq!(now(), (of(&[]), false));
-        let many: Vec<_> = (0..2 * MOST).map(|_| list.open(frame("c"))).collect();
-        assert_eq!(many.iter().flatten().count(), MOST);
-    }
 }

@@ -119,7 +119,7 @@ impl RequestRecord {
             }),
         };
         let store = Arc::clone(&self.requests.store);
-        let scope = Scope::serving(store, self.head.method, mark);
+        let scope = Scope::serving(store, self.head.method, mark, self.started);
         if let Some(template) = template {
             scope.set_route(&self.requests.routes.get(template));
         }

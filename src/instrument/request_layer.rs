@@ -178,6 +178,9 @@ where
         match result {
             Ok(response) => {
                 record.responded(response.status().as_u16());
+                if let Some(scope) = scope.as_deref() {
+                    scope.send();
+                }
                 Poll::Ready(Ok(
                     response.map(|body| ResponseBody::new(body, record, scope))
                 ))

@@ -4,7 +4,7 @@
 //! tasks on one worker never see each other's, and a parked worker has none. The time between a poll
 //! that was pending and the next is where the request waited.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::awaits::OpenAwaits;
 use super::method::Method;
 use super::routes::Route;
 use crate::store::Store;
-use crate::store::awaits::{Frame, LogicalStack};
+use crate::store::awaits::Frame;
 use crate::store::label::{self, Mark, Marked};
+use crate::store::scopes::{Face, Seat};
 
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
@@ -25,18 +25,43 @@ pub(crate) struct Scope {
     queries: Cell<u32>,
     /// Queries of tasks that work for this request; made when the first such task is.
     elsewhere: RefCell<Option<Arc<AtomicU32>>>,
-    /// This is such a task: its queries are counted for the request that it works for. It waits below
-    /// what the request had open when the task was made.
-    carried: Option<LogicalStack>,
-    /// Where waits are written down; without it they are not clocked.
-    store: Option<Arc<Store>>,
-    /// Made when the first guard is.
-    awaits: OnceCell<Arc<OpenAwaits>>,
-    /// When the last poll ended, if it was pending.
-    waiting: Cell<Option<Instant>>,
+    /// This is such a task: its queries are counted for the request that it works for.
+    is_task: bool,
+    /// Where it is seen and its waits are written down; without it they are not clocked.
+    seat: Option<Seated>,
     /// What CPU samples say of this work; nothing more than the route is ever added to it.
     mark: Cell<Mark>,
     method: Option<Method>,
+}
+
+/// A place among the open scopes of a store, given back when dropped.
+#[derive(Debug)]
+struct Seated {
+    store: Arc<Store>,
+    seat: Seat,
+}
+
+impl Seated {
+    /// Writes down the wait that is over, if there is one. What is open has not changed since it
+    /// began, as only polls change it.
+    fn resume(&self) {
+        let face = &self.seat.face;
+        let Some(waited) = face.resume() else {
+            return;
+        };
+        let (mut stack, named) = face.stack();
+        if !named {
+            stack.push(Frame::OTHER);
+        }
+        self.store.awaits.add(stack, waited);
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.resume();
+        self.store.scopes.leave(&self.seat);
+    }
 }
 
 thread_local! {
@@ -44,66 +69,52 @@ thread_local! {
 }
 
 impl Scope {
-    /// The scope of a request whose waits go to this store.
-    pub(crate) fn serving(store: Arc<Store>, method: Method, mark: Mark) -> Self {
-        let mut made = Self::new(Some(store), None, mark);
-        made.method = Some(method);
-        made
-    }
-
-    fn new(store: Option<Arc<Store>>, carried: Option<LogicalStack>, mark: Mark) -> Self {
+    /// The scope of a request that began at a moment and whose waits go to this store.
+    pub(crate) fn serving(store: Arc<Store>, method: Method, mark: Mark, began: Instant) -> Self {
+        let seat = store.scopes.enter(began, mark, None);
         Self {
-            route: RefCell::default(),
-            queries: Cell::default(),
-            elsewhere: RefCell::default(),
-            carried,
-            store,
-            awaits: OnceCell::new(),
-            waiting: Cell::default(),
+            seat: Some(Seated { store, seat }),
             mark: Cell::new(mark),
-            method: None,
+            method: Some(method),
+            ..Self::default()
         }
     }
 
-    pub(crate) fn store(&self) -> Option<&Arc<Store>> {
-        self.store.as_ref()
-    }
-
-    pub(crate) fn awaits(&self) -> &Arc<OpenAwaits> {
-        self.awaits.get_or_init(Arc::default)
-    }
-
-    /// The route and what is open; says whether anything is.
-    fn stack(&self) -> (LogicalStack, bool) {
-        let route = self.route.borrow();
-        let route = route
-            .as_ref()
-            .map_or(Frame::UNMATCHED, |route| route.frame());
-        let mut stack = self.carried.unwrap_or_else(|| LogicalStack::of(route));
-        let open = self.awaits.get();
-        let named = open.is_some_and(|open| open.push_onto(&mut stack));
-        (stack, named)
-    }
-
-    /// A poll was pending: the clock of a wait starts.
-    fn wait(&self) {
-        if self.store.is_some() {
-            self.waiting.set(Some(Instant::now()));
+    /// A task that works for the request of this scope.
+    fn task(&self) -> Self {
+        let mark = label::current();
+        let seat = self.seat.as_ref().map(|own| {
+            let store = Arc::clone(&own.store);
+            let (mut stack, _) = own.seat.face.stack();
+            stack.push(Frame::IN_REQUEST);
+            let seat = store.scopes.enter(Instant::now(), mark, Some(stack));
+            Seated { store, seat }
+        });
+        Self {
+            elsewhere: RefCell::new(Some(self.elsewhere())),
+            is_task: true,
+            seat,
+            mark: Cell::new(mark),
+            ..Self::default()
         }
     }
 
-    /// The wait is over, by the next poll or because nobody polls any more. What is open has not
-    /// changed since, as only polls change it.
+    /// Where waits are written down and what else has to be open there.
+    pub(crate) fn seat(&self) -> Option<(&Arc<Store>, &Arc<Face>)> {
+        let own = self.seat.as_ref()?;
+        Some((&own.store, &own.seat.face))
+    }
+
+    /// The head of the response is out.
+    pub(crate) fn send(&self) {
+        if let Some((_, face)) = self.seat() {
+            face.send();
+        }
+    }
+
+    /// The wait is over, by the next poll or because nobody polls any more.
     pub(crate) fn resume(&self) {
-        let Some((since, store)) = self.waiting.take().zip(self.store.as_ref()) else {
-            return;
-        };
-        let waited = since.elapsed();
-        let (mut stack, named) = self.stack();
-        if !named {
-            stack.push(Frame::OTHER);
-        }
-        store.awaits.add(stack, waited);
+        self.seat.iter().for_each(Seated::resume);
     }
 
     pub(crate) fn set_route(&self, route: &Arc<Route>) {
@@ -114,6 +125,9 @@ impl Scope {
             None => mark.set.with(label::ROUTE, route.template()),
         };
         self.mark.set(Mark { set, ..mark });
+        if let Some((_, face)) = self.seat() {
+            face.set_route(route.frame(), set);
+        }
     }
 
     pub(crate) fn route(&self) -> Option<Arc<Route>> {
@@ -130,7 +144,7 @@ impl Scope {
 
     fn count_query(&self) {
         match &*self.elsewhere.borrow() {
-            Some(count) if self.carried.is_some() => {
+            Some(count) if self.is_task => {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             _ => self.queries.set(self.queries.get().saturating_add(1)),
@@ -139,12 +153,6 @@ impl Scope {
 
     fn elsewhere(&self) -> Arc<AtomicU32> {
         Arc::clone(self.elsewhere.borrow_mut().get_or_insert_default())
-    }
-}
-
-impl Drop for Scope {
-    fn drop(&mut self) {
-        self.resume();
     }
 }
 
@@ -185,10 +193,9 @@ pub(crate) fn poll<T>(slot: &mut Option<Box<Scope>>, poll: impl FnOnce() -> Poll
         poll()
     };
     if polled.is_pending()
-        && !inside
-        && let Some(scope) = slot.as_deref()
+        && let Some((_, face)) = slot.as_deref().and_then(Scope::seat)
     {
-        scope.wait();
+        face.wait(!inside);
     }
     polled
 }
@@ -238,15 +245,8 @@ impl Drop for Entered<'_> {
 /// # drop(load);
 /// ```
 pub fn in_request<F: Future>(future: F) -> InRequest<F> {
-    let scope = with(|scope| {
-        let (mut stack, _) = scope.stack();
-        stack.push(Frame::IN_REQUEST);
-        let task = Scope::new(scope.store.clone(), Some(stack), label::current());
-        task.elsewhere.replace(Some(scope.elsewhere()));
-        Box::new(task)
-    });
     InRequest {
-        scope,
+        scope: with(|scope| Box::new(scope.task())),
         future: Box::pin(future),
     }
 }

@@ -36,6 +36,14 @@ impl Frame {
     pub(crate) const IN_REQUEST: Self = Self(2);
     /// The route of a request that has none (yet).
     pub(crate) const UNMATCHED: Self = Self(3);
+
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(super) const fn numbered(number: u32) -> Self {
+        Self(number)
+    }
 }
 
 /// The names of the frames above, in their order.
@@ -93,6 +101,13 @@ pub(crate) struct Awaits {
 struct Names {
     frames: HashMap<Arc<str>, Frame>,
     held: Vec<Arc<str>>,
+}
+
+impl Names {
+    fn of(&self, stack: &LogicalStack) -> Vec<Arc<str>> {
+        let name = |frame: &Frame| self.held.get(to_usize(frame.0)).map(Arc::clone);
+        stack.frames().iter().filter_map(name).collect()
+    }
 }
 
 /// The sums at one moment.
@@ -183,6 +198,11 @@ impl Awaits {
         }
     }
 
+    /// The names of a stack's frames, outermost first.
+    pub(crate) fn names(&self, stack: &LogicalStack) -> Vec<Arc<str>> {
+        read(&self.names).of(stack)
+    }
+
     /// All sums since the start.
     pub(crate) fn table(&self) -> AwaitTable {
         let mut sums: HashMap<LogicalStack, Waits> = HashMap::new();
@@ -194,11 +214,8 @@ impl Awaits {
             }
         }
         let names = read(&self.names);
-        let name = |frame: &Frame| names.held.get(to_usize(frame.0)).map(Arc::clone);
-        let named = sums.into_iter().map(|(stack, waits)| {
-            let frames = stack.frames().iter().filter_map(name);
-            (frames.collect(), waits)
-        });
+        let named = sums.into_iter();
+        let named = named.map(|(stack, waits)| (names.of(&stack), waits));
         let now = Instant::now();
         AwaitTable {
             stacks: named.collect(),

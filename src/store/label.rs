@@ -30,6 +30,14 @@ impl LabelSet {
     /// Stands for sets that found no place.
     const OVERFLOW: Self = Self(1);
 
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(super) const fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
     /// This set with one more label, or with another value for a key that it has.
     ///
     /// The set stays as it is, without the label, once it has as many labels as one may have.

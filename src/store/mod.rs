@@ -22,6 +22,7 @@ pub(crate) mod profile;
 pub(crate) mod recorder;
 #[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
 pub(crate) mod samples;
+pub(crate) mod scopes;
 #[cfg(feature = "profiling")]
 pub(crate) mod stacks;
 pub(crate) mod symbols;
@@ -42,16 +43,25 @@ use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
 use recorder::Recorder;
 use samples::Samples;
+use scopes::Scopes;
 use symbols::Symbols;
 
 /// A reader's wish for a CPU profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CpuWish {
     pub(crate) span: CpuSpan,
-    /// Whether requests that are traced are told apart.
-    pub(crate) traces: bool,
+    pub(crate) detail: Detail,
     /// Whether addresses get names; else whoever reads the profile names them.
     pub(crate) names: bool,
+}
+
+/// What samples of a window are told apart by, beyond stack, thread and labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Detail {
+    /// The requests that are traced.
+    pub(crate) traces: bool,
+    /// When they were taken, to a bucket.
+    pub(crate) times: bool,
 }
 
 /// Addresses whose functions a reader wants to know.
@@ -124,6 +134,8 @@ pub(crate) struct Store {
     pub(crate) callbacks: Callbacks,
     /// Where requests waited.
     pub(crate) awaits: Awaits,
+    /// The requests that are open.
+    pub(crate) scopes: Scopes,
     /// Readers that wait until a span of time is over, which nobody answers.
     pub(crate) pauses: Arc<Board<(), ()>>,
     /// Wishes for CPU profiles, answered by the profiling thread.
@@ -157,6 +169,7 @@ impl Store {
             foreign: Foreign::default(),
             callbacks: Callbacks::default(),
             awaits: Awaits::default(),
+            scopes: Scopes::default(),
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             names: Arc::new(Board::new(config::PROFILE_READERS)),

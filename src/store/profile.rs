@@ -38,6 +38,8 @@ pub(crate) struct Profile {
     pub(crate) default_type: &'static str,
     /// Heaviest first, so that an encoder that runs into its byte limit folds the lightest.
     pub(crate) samples: Vec<Sample>,
+    /// Stretches of the window, in order; empty: nobody asked when samples were taken.
+    pub(crate) slices: Vec<Slice>,
     pub(crate) locations: Vec<Location>,
     pub(crate) functions: Vec<Function>,
     /// The running binary first.
@@ -55,6 +57,16 @@ pub(crate) struct Sample {
     /// One per [`Profile::sample_types`].
     pub(crate) values: Vec<i64>,
     pub(crate) labels: Vec<Label>,
+    /// The value of the default column by the place of its slice in [`Profile::slices`], in order;
+    /// empty: all of it in the first.
+    pub(crate) times: Vec<(u32, i64)>,
+}
+
+/// A stretch of a window, from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
 }
 
 /// A word about a sample, such as its thread's name.
@@ -205,12 +217,53 @@ impl Profile {
             stack: [place].into(),
             values,
             labels: Vec::new(),
+            times: Vec::new(),
         });
         let stacks = rest.len();
         let comment =
             format!("the {stacks} lightest stacks are one, {OVERFLOW_NAME}, to save room");
         folded.comments.push(comment);
         folded
+    }
+
+    /// From its start to the end of its last slice, gaps between them included.
+    pub(crate) fn length(&self) -> Duration {
+        let last = self.slices.last().map_or(self.duration, |slice| slice.to);
+        last.max(self.duration)
+    }
+
+    /// The same profile with so many slices as one.
+    pub(crate) fn coarser(&self, slices: usize) -> Self {
+        let mut coarse = self.clone();
+        let runs = self.slices.chunks(slices.max(1));
+        let joined = runs.filter_map(|run| {
+            let (first, last) = (run.first()?, run.last()?);
+            Some(Slice {
+                from: first.from,
+                to: last.to,
+            })
+        });
+        coarse.slices = joined.collect();
+        let step = u32::try_from(slices.max(1)).unwrap_or(u32::MAX);
+        for sample in &mut coarse.samples {
+            let mut times: Vec<(u32, i64)> = Vec::new();
+            for (slice, value) in &sample.times {
+                push_time(&mut times, slice / step, *value);
+            }
+            sample.times = times;
+        }
+        coarse
+    }
+
+    /// The same profile without its slices.
+    pub(crate) fn timeless(&self) -> Self {
+        let mut timeless = self.clone();
+        timeless.slices.clear();
+        timeless
+            .samples
+            .iter_mut()
+            .for_each(|sample| sample.times.clear());
+        timeless
     }
 
     /// Adds a location that stands for something without code, and returns its place.
@@ -235,11 +288,32 @@ impl Profile {
 }
 
 impl Sample {
+    /// Its value of a column by slice, in order.
+    pub(crate) fn by_slice(&self, column: usize) -> Vec<(u32, i64)> {
+        if self.times.is_empty() {
+            vec![(0, self.values.get(column).copied().unwrap_or(0))]
+        } else {
+            self.times.clone()
+        }
+    }
+
     /// The value of a label.
     pub(crate) fn label(&self, key: &str) -> Option<&Arc<str>> {
         let mut labels = self.labels.iter();
         let label = labels.find(|label| label.key == key)?;
         Some(&label.value)
+    }
+}
+
+/// Adds a value to the last slice, if it is this one, or begins this one.
+pub(crate) fn push_time<T: Copy + std::ops::Add<Output = T>>(
+    times: &mut Vec<(u32, T)>,
+    slice: u32,
+    value: T,
+) {
+    match times.last_mut() {
+        Some((last, sum)) if *last == slice => *sum = *sum + value,
+        _ => times.push((slice, value)),
     }
 }
 

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Detail;
 use super::label::{LabelSet, Mark, Trace};
 use super::metrics::{halves, whole};
-use super::profile::to_usize;
+use super::profile::{Slice, push_time, to_usize};
 use super::recorder::HeldSpan;
 use super::stacks::{self, Interned, Limits, OVERFLOWED};
 
@@ -130,6 +131,8 @@ pub(crate) struct Window {
     /// The smallest and the largest; they differ if the rate changed within the span.
     pub(crate) periods: (Duration, Duration),
     pub(crate) stacks: Vec<WindowStack>,
+    /// Its buckets, if it is told when samples were taken.
+    pub(crate) slices: Vec<Slice>,
     /// CPU time that the process used; `None` if it is not known for a bucket.
     pub(crate) cpu: Option<Duration>,
     /// Samples that this CPU time should have given.
@@ -149,6 +152,16 @@ pub(crate) struct WindowStack {
     pub(crate) mark: Mark,
     pub(crate) samples: u64,
     pub(crate) nanos: u64,
+    /// Nanoseconds by the place of their slice, in order.
+    pub(crate) times: Vec<(u32, u64)>,
+}
+
+/// What a window adds up for one key.
+#[derive(Debug, Default)]
+struct Sum {
+    samples: u64,
+    nanos: u64,
+    times: Vec<(u32, u64)>,
 }
 
 impl Windows {
@@ -240,25 +253,24 @@ impl Windows {
     }
 
     /// Adds up the buckets whose middle lies in a span, or the one around the span's own middle if it
-    /// is shorter than a bucket; `None` if there are none. `traces` keeps requests that are traced
-    /// apart.
-    pub(crate) fn merge(&self, from: Instant, to: Instant, traces: bool) -> Option<Window> {
+    /// is shorter than a bucket; `None` if there are none.
+    pub(crate) fn merge(&self, from: Instant, to: Instant, detail: Detail) -> Option<Window> {
         let middle = from + to.saturating_duration_since(from) / 2;
         let inside = |span: &Span| (from..to).contains(&(span.start + span.duration() / 2));
-        self.sum(traces, inside)
-            .or_else(|| self.sum(traces, |span| (span.start..span.end).contains(&middle)))
+        self.sum(detail, inside)
+            .or_else(|| self.sum(detail, |span| (span.start..span.end).contains(&middle)))
     }
 
     /// The same between two moments of wall time, in nanoseconds since 1970.
-    pub(crate) fn merge_unix(&self, from: u64, to: u64, traces: bool) -> Option<Window> {
+    pub(crate) fn merge_unix(&self, from: u64, to: u64, detail: Detail) -> Option<Window> {
         let halfway = |from: u64, to: u64| from + to.saturating_sub(from) / 2;
         let edges = |span: &Span| (span.start_unix_nanos, span.end_unix_nanos());
         let inside = |span: &Span| {
             let (start, end) = edges(span);
             (from..to).contains(&halfway(start, end))
         };
-        self.sum(traces, inside).or_else(|| {
-            self.sum(traces, |span| {
+        self.sum(detail, inside).or_else(|| {
+            self.sum(detail, |span| {
                 let (start, end) = edges(span);
                 (start..end).contains(&halfway(from, to))
             })
@@ -279,7 +291,7 @@ impl Windows {
         self.buckets.len()
     }
 
-    fn sum(&self, traces: bool, chosen: impl Fn(&Span) -> bool) -> Option<Window> {
+    fn sum(&self, detail: Detail, chosen: impl Fn(&Span) -> bool) -> Option<Window> {
         let buckets = self.buckets.iter();
         let buckets = buckets.filter(|bucket| chosen(&bucket.span));
         let first = buckets.clone().next()?.span;
@@ -288,17 +300,31 @@ impl Windows {
             duration: Duration::ZERO,
             periods: (first.period, first.period),
             stacks: Vec::new(),
+            slices: Vec::new(),
             cpu: Some(Duration::ZERO),
             expected: None,
             lost: BTreeMap::new(),
             truncated: 0,
             slowed: Duration::ZERO,
         };
-        let mut sums: HashMap<Key, (u64, u64)> = HashMap::new();
-        let untraced = |key: Key| if traces { key } else { Key { trace: 0, ..key } };
+        let mut sums: HashMap<Key, Sum> = HashMap::new();
+        let untraced = |key: Key| {
+            if detail.traces {
+                key
+            } else {
+                Key { trace: 0, ..key }
+            }
+        };
         let mut cpu_by_period: BTreeMap<u64, Duration> = BTreeMap::new();
-        for bucket in buckets {
+        for (slice, bucket) in (0..).zip(buckets) {
             let span = bucket.span;
+            if detail.times {
+                let since = |at: Instant| at.saturating_duration_since(first.start);
+                window.slices.push(Slice {
+                    from: since(span.start),
+                    to: since(span.end),
+                });
+            }
             let period = whole_nanos(span.period);
             let (smallest, largest) = window.periods;
             window.periods = (smallest.min(span.period), largest.max(span.period));
@@ -314,24 +340,29 @@ impl Windows {
             window.truncated += bucket.truncated;
             for entry in &bucket.entries {
                 let weight = u64::from(entry.weight);
-                let (samples, nanos) = sums.entry(untraced(entry.key)).or_default();
-                *samples += weight;
-                *nanos = nanos.saturating_add(weight.saturating_mul(period));
+                let sum = sums.entry(untraced(entry.key)).or_default();
+                let nanos = weight.saturating_mul(period);
+                sum.samples += weight;
+                sum.nanos = sum.nanos.saturating_add(nanos);
+                if detail.times {
+                    push_time(&mut sum.times, slice, nanos);
+                }
             }
         }
         let expected = cpu_by_period.iter();
         let expected = expected.map(|(period, cpu)| whole_nanos(*cpu) / (*period).max(1));
         window.expected = window.cpu.map(|_| expected.sum());
         let stacks = sums.into_iter();
-        let stacks = stacks.map(|(key, (samples, nanos))| WindowStack {
+        let stacks = stacks.map(|(key, sum)| WindowStack {
             addresses: Arc::clone(self.stacks.get(key.stack)),
             thread: Arc::clone(self.threads.get(key.thread)),
             mark: Mark {
                 set: key.set,
                 trace: trace_of(self.traces.get(key.trace)),
             },
-            samples,
-            nanos,
+            samples: sum.samples,
+            nanos: sum.nanos,
+            times: sum.times,
         });
         window.stacks = stacks.collect();
         Some(window)
@@ -459,7 +490,9 @@ mod tests {
             windows.lose("full", 2);
             windows.cut(time.span(second, 100));
         }
-        let window = windows.merge(time.at(1), time.at(3), false).unwrap();
+        let window = windows
+            .merge(time.at(1), time.at(3), Detail::default())
+            .unwrap();
         let mut sums: Vec<(usize, u64, u64)> = window
             .stacks
             .iter()
@@ -471,7 +504,11 @@ mod tests {
         assert_eq!(window.duration, Duration::from_secs(2));
         assert_eq!(window.expected, Some(100));
         assert_eq!(window.lost, BTreeMap::from([("full", 4)]));
-        assert!(windows.merge(time.at(4), time.at(9), false).is_none());
+        assert!(
+            windows
+                .merge(time.at(4), time.at(9), Detail::default())
+                .is_none()
+        );
     }
 
     #[test]
@@ -484,8 +521,8 @@ mod tests {
         }
         let millis = |from: u64, to: u64| {
             let at = |millis| time.0 + Duration::from_millis(millis);
-            let by_instant = windows.merge(at(from), at(to), false);
-            let by_wall = windows.merge_unix(from * 1_000_000, to * 1_000_000, false);
+            let by_instant = windows.merge(at(from), at(to), Detail::default());
+            let by_wall = windows.merge_unix(from * 1_000_000, to * 1_000_000, Detail::default());
             let sum = |window: Window| window.stacks.iter().map(|held| held.samples).sum::<u64>();
             let sums = (by_instant.map(sum), by_wall.map(sum));
             assert_eq!(sums.0, sums.1);
@@ -501,6 +538,43 @@ mod tests {
     }
 
     #[test]
+    fn a_timed_span_says_in_which_bucket_each_nanosecond_fell() {
+        let time = Seconds(Instant::now());
+        let mut windows = windows(1 << 20, MANY);
+        let traced = Mark {
+            trace: Trace {
+                trace_id: 1,
+                span_id: 2,
+            },
+            ..Mark::NONE
+        };
+        for (second, weight, hertz) in [(0, 3, 100), (1, 0, 100), (4, 5, 50)] {
+            if weight > 0 {
+                windows.add(&[7], "main", Mark::NONE, weight);
+                windows.add(&[7], "main", traced, 1);
+            }
+            windows.cut(time.span(second, hertz));
+        }
+        let detail = Detail {
+            times: true,
+            ..Detail::default()
+        };
+        let window = windows.merge(time.at(0), time.at(9), detail).unwrap();
+        let held = &window.stacks[0];
+        assert_eq!(held.times, [(0, 40_000_000), (2, 120_000_000)]);
+        assert_eq!(held.nanos, 160_000_000);
+        let slices: Vec<(u64, u64)> = window
+            .slices
+            .iter()
+            .map(|slice| (slice.from.as_secs(), slice.to.as_secs()))
+            .collect();
+        assert_eq!(slices, [(0, 1), (1, 2), (4, 5)]);
+        let plain = windows.merge(time.at(0), time.at(9), Detail::default());
+        let plain = plain.unwrap();
+        assert!(plain.slices.is_empty() && plain.stacks[0].times.is_empty());
+    }
+
+    #[test]
     fn nanoseconds_stay_exact_across_a_change_of_rate() {
         let time = Seconds(Instant::now());
         let mut windows = windows(1 << 20, MANY);
@@ -508,7 +582,9 @@ mod tests {
         windows.cut(time.span(0, 100));
         windows.add(&[7], "main", Mark::NONE, 125);
         windows.cut(time.span(1, 250));
-        let window = windows.merge(time.at(0), time.at(2), false).unwrap();
+        let window = windows
+            .merge(time.at(0), time.at(2), Detail::default())
+            .unwrap();
         let held = &window.stacks[0];
         assert_eq!((held.samples, held.nanos), (175, 1_000_000_000));
         let (smallest, largest) = window.periods;
@@ -524,7 +600,9 @@ mod tests {
             aged.add(&[7], "main", Mark::NONE, 1);
             aged.cut(time.span(second, 100));
         }
-        let window = aged.merge(time.at(0), time.at(30), false).unwrap();
+        let window = aged
+            .merge(time.at(0), time.at(30), Detail::default())
+            .unwrap();
         assert_eq!(window.duration, Duration::from_secs(11));
         assert_eq!(aged.dropped(), Dropped::default());
 
@@ -549,7 +627,9 @@ mod tests {
             windows.add(&[address], "main", Mark::NONE, 1);
         }
         windows.cut(time.span(0, 100));
-        let window = windows.merge(time.at(0), time.at(1), false).unwrap();
+        let window = windows
+            .merge(time.at(0), time.at(1), Detail::default())
+            .unwrap();
         let total: u64 = window.stacks.iter().map(|held| held.samples).sum();
         assert_eq!(total, 100);
         assert_eq!(windows.dropped().folded, 90);
@@ -574,7 +654,9 @@ mod tests {
             windows.add(&[100 + second / 20], "main", Mark::NONE, 1);
             windows.cut(time.span(second, 100));
         }
-        let window = windows.merge(time.at(35), time.at(40), false).unwrap();
+        let window = windows
+            .merge(time.at(35), time.at(40), Detail::default())
+            .unwrap();
         let mut stacks: Vec<&[u64]> = window.stacks.iter().map(|held| &*held.addresses).collect();
         stacks.sort_unstable();
         assert_eq!(stacks, [&[1][..], &[101][..]]);

@@ -11,7 +11,7 @@ use streamgate_agent::{Agent, AgentHandle, CacheClass, QueryLabels, Request, Tie
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 
-const LABELS: QueryLabels = QueryLabels {
+pub(crate) const LABELS: QueryLabels = QueryLabels {
     system: "sqlite",
     namespace: "main",
     operation: "SELECT",
@@ -19,7 +19,7 @@ const LABELS: QueryLabels = QueryLabels {
     summary: "SELECT content by id",
 };
 
-fn page(agent: &AgentHandle, target: &str) -> (u16, String) {
+pub(crate) fn page(agent: &AgentHandle, target: &str) -> (u16, String) {
     let request = Request::new("GET", target).header("host", "localhost");
     let reply = block_on(agent.respond(request));
     let body = String::from_utf8_lossy(reply.body()).into_owned();
@@ -44,7 +44,7 @@ fn nanos(folded: &[(String, u64)], stack: &str) -> u64 {
 }
 
 /// Serves requests of an app below the agent's layer, one after the other.
-async fn serve(agent: &AgentHandle, app: Router, paths: &[&str]) {
+pub(crate) async fn serve(agent: &AgentHandle, app: Router, paths: &[&str]) {
     let layer = agent
         .http_layer()
         .matched_path(|extensions| extensions.get::<MatchedPath>().map(MatchedPath::as_str));
@@ -59,7 +59,7 @@ async fn serve(agent: &AgentHandle, app: Router, paths: &[&str]) {
     }
 }
 
-fn agent() -> AgentHandle {
+pub(crate) fn agent() -> AgentHandle {
     let test = Agent::builder("test").no_listener().recorder(0);
     test.start().unwrap()
 }

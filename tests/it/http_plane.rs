@@ -17,6 +17,7 @@ use crate::client::{Answer, get};
 fn agent() -> AgentHandle {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let shop = Agent::builder("shop").listen(any).recorder(0);
+    let shop = shop.profile_raises(600);
     shop.start().unwrap()
 }
 

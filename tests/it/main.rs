@@ -19,4 +19,5 @@ mod layering;
 mod metrics_pages;
 mod recorder;
 mod request;
+mod scopes;
 mod wall;

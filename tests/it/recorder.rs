@@ -15,7 +15,7 @@ fn recording(hertz: u32) -> Builder {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     // Unoptimised unwinding is dear, and these tests are not about its cost.
     let builder = Agent::builder("shop").listen(any).profiling_budget(0.5);
-    builder.recorder(hertz)
+    builder.recorder(hertz).profile_raises(600)
 }
 
 fn ask(agent: &AgentHandle, target: &str) -> Answer {

@@ -272,6 +272,29 @@ def go_diff(pprof, saved):
     print(f"go tool pprof -diff_base: {len(changes)} functions changed, {len(fewer)} of them to less")
 
 
+def go_goroutine(pprof, agent, folder):
+    """Requests that were open when the profile was taken, which some moments have none of."""
+    saved = folder / "goroutine.pb.gz"
+    for _ in range(100):
+        profile = get(f"{agent}/debug/pprof/goroutine")[2]
+        if b"/v1/" in gzip.decompress(profile):
+            break
+        time.sleep(0.1)
+    else:
+        fail("no request was open in 100 goroutine profiles of a service under load")
+    saved.write_bytes(profile)
+    text = pprof.view("-top", profile=saved)
+    if "Type: goroutine" not in text or "/v1/" not in text:
+        fail(f"-top names no route of an open request:\n{text[:3000]}")
+    values = re.search(r"^ state: Total .*\n(.*)$", pprof.view("-tags", profile=saved), re.MULTILINE)
+    if not values:
+        fail("-tags does not say whether open requests run or wait")
+    text = get(f"{agent}/debug/pprof/goroutine?debug=1")[2].decode()
+    if not re.match(r"goroutine profile: total \d+\n", text):
+        fail(f"goroutine?debug=1 begins otherwise than Go's:\n{text[:200]}")
+    print("go tool pprof -top of the open requests:", *pprof.view("-top", profile=saved).splitlines()[-1:])
+
+
 def go_svg(pprof, saved, folder):
     if not shutil.which("dot"):
         return print("skipped: no graphviz")
@@ -296,6 +319,7 @@ def go_pprof(agent, env, folder):
     go_tags(pprof, saved, "http_route", ["/v1/content/{id}", "/v1/content"])
     go_peek(pprof, saved)
     go_diff(pprof, saved)
+    go_goroutine(pprof, agent, folder)
     go_svg(pprof, saved, folder)
 
 

@@ -16,7 +16,7 @@ use crate::store::metrics::unix_nanos_now;
 use crate::store::recorder::Recorder;
 use crate::store::sync::lock;
 use crate::store::windows::{Span, Window};
-use crate::store::{CpuSpan, CpuWish, NoProfile, Store, Unavailable};
+use crate::store::{CpuSpan, CpuWish, Detail, NoProfile, Store, Unavailable};
 use answer::{Answers, Due};
 use engine::Engine;
 use profile::Taken;
@@ -179,7 +179,7 @@ struct Reader {
     id: u64,
     rate: SampleRate,
     duration: Duration,
-    traces: bool,
+    detail: Detail,
     start: Instant,
 }
 
@@ -250,7 +250,7 @@ impl CpuCollector {
                     id: *id,
                     rate,
                     duration,
-                    traces: wish.traces,
+                    detail: wish.detail,
                     start: now,
                 }),
                 CpuSpan::Ago { .. } | CpuSpan::Between { .. } => past.push((*id, *wish)),
@@ -271,7 +271,7 @@ impl CpuCollector {
             }
         }
         for reader in due {
-            let window = lock(&self.store.samples.windows).merge(reader.start, edge, reader.traces);
+            let window = lock(&self.store.samples.windows).merge(reader.start, edge, reader.detail);
             let window = window.ok_or_else(|| {
                 let why = "no samples were gathered in this window: sampling stopped";
                 Unavailable(why.to_owned()).into()
@@ -517,10 +517,10 @@ impl CpuCollector {
         let window = match wish.span {
             CpuSpan::Ago { ago, duration } => now
                 .checked_sub(ago)
-                .and_then(|from| windows.merge(from, from + duration, wish.traces)),
+                .and_then(|from| windows.merge(from, from + duration, wish.detail)),
             CpuSpan::Between { from, to } => {
                 let nanos = |millis: u64| millis.saturating_mul(NANOS_PER_MILLI);
-                windows.merge_unix(nanos(from), nanos(to), wish.traces)
+                windows.merge_unix(nanos(from), nanos(to), wish.detail)
             }
             CpuSpan::Next { .. } => None,
         };

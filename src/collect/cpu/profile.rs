@@ -85,6 +85,7 @@ pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken) -> 
         sample_types: vec![SAMPLES, CPU],
         default_type: CPU.name,
         samples,
+        slices: window.slices.clone(),
         locations: tables.locations,
         functions: tables.functions,
         mappings: symbolised.mappings,
@@ -108,10 +109,14 @@ fn sample(tables: &Tables, stack: &WindowStack) -> Sample {
         add(SPAN_ID, format!("{:016x}", trace.span_id).into());
     }
     let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
+    let times = stack.times.iter();
     Sample {
         stack: places.collect(),
         values: vec![whole(stack.samples), whole(stack.nanos)],
         labels,
+        times: times
+            .map(|(slice, nanos)| (*slice, whole(*nanos)))
+            .collect(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::label::Mark;
 use crate::store::metrics::unix_nanos_now;
 use crate::store::profile::Profile;
 use crate::store::sync::lock;
-use crate::store::{CpuAnswer, CpuSpan, CpuWish, NoProfile, Store, Unavailable};
+use crate::store::{CpuAnswer, CpuSpan, CpuWish, Detail, NoProfile, Store, Unavailable};
 
 /// What an engine was told to do, and what it hands over at each drain.
 #[derive(Default)]
@@ -118,13 +118,12 @@ impl Bench {
 
     fn ask(&self, span: CpuSpan) -> Wait {
         let deadline = Instant::now() + Duration::from_secs(600);
-        let traces = false;
         self.store
             .cpu
             .ask(
                 CpuWish {
                     span,
-                    traces,
+                    detail: Detail::default(),
                     names: true,
                 },
                 deadline,
@@ -546,7 +545,7 @@ fn the_real_engine_finds_a_busy_function_with_its_line() {
     };
     let wish = CpuWish {
         span,
-        traces: false,
+        detail: Detail::default(),
         names: true,
     };
     let deadline = Instant::now() + Duration::from_secs(120);

@@ -122,6 +122,7 @@ pub(super) fn seen(gathered: Gathered, symbolised: Symbolised, taken: &Taken) ->
         sample_types: columns,
         default_type: period_type.name,
         samples,
+        slices: Vec::new(),
         locations: tables.locations,
         functions: tables.functions,
         mappings: symbolised.mappings,
@@ -153,6 +154,7 @@ fn sample(entry: &Entry, stack: Arc<[u32]>, columns: usize) -> Sample {
             label(STATE, &entry.state.into()),
             label(THREAD, &entry.thread),
         ],
+        times: Vec::new(),
     }
 }
 

@@ -1,21 +1,22 @@
 //! Where requests waited, at the path of Go's profile of blocked goroutines.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Plane;
 use super::form::Format;
+use super::logical::{self, Named, Taken};
 use super::message::{Reply, Request};
+use super::moment::text;
 use super::profile;
 use super::query::Query;
 use super::shape::Shape;
-use super::wall::text;
 use crate::catalog::endpoints::TEXT;
 use crate::config;
 use crate::export::guard::{Reason, Refusal};
 use crate::store::awaits::AwaitTable;
-use crate::store::profile::{Accounting, Profile, Sample, ValueType};
+use crate::store::label::ROUTE;
+use crate::store::profile::{Label, Profile, ValueType};
 
 /// Go's names for the columns.
 const CONTENTIONS: ValueType = ValueType {
@@ -80,40 +81,25 @@ fn profile_of(table: &AwaitTable) -> Profile {
             "{folded} waits whose stack found no place are under [overflow]"
         ));
     }
-    let mut profile = Profile {
+    let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
+    let stacks = table.stacks.iter().map(|(stack, waits)| Named {
+        names: stack.clone(),
+        values: vec![whole(waits.count), whole(waits.nanos)],
+        labels: stack.first().map(route).into_iter().collect(),
+    });
+    let taken = Taken {
         start_unix_nanos: table.start_unix_nanos,
         duration: table.duration,
-        period_type: CONTENTIONS,
-        period: 1,
-        sample_types: vec![CONTENTIONS, DELAY],
-        default_type: DELAY.name,
-        samples: Vec::new(),
-        locations: Vec::new(),
-        functions: Vec::new(),
-        mappings: Vec::new(),
-        accounting: Accounting {
-            recorded: table.stacks.values().map(|waits| waits.count).sum(),
-            ..Accounting::default()
-        },
-        comments,
     };
-    let mut frames: HashMap<Arc<str>, u32> = HashMap::new();
-    let whole = |value| i64::try_from(value).unwrap_or(i64::MAX);
-    let mut samples: Vec<Sample> = Vec::new();
-    for (stack, waits) in &table.stacks {
-        let leaf_first = stack.iter().rev().map(|name| {
-            let frame = frames.entry(Arc::clone(name));
-            *frame.or_insert_with(|| profile.add_mark(name))
-        });
-        samples.push(Sample {
-            stack: leaf_first.collect(),
-            values: vec![whole(waits.count), whole(waits.nanos)],
-            labels: Vec::new(),
-        });
+    logical::profile(&[CONTENTIONS, DELAY], taken, comments, stacks.collect())
+}
+
+/// The outermost name of a stack as the label that it is in other profiles.
+fn route(name: &Arc<str>) -> Label {
+    Label {
+        key: ROUTE,
+        value: Arc::clone(name),
     }
-    samples.sort_by(|a, b| b.values.last().cmp(&a.values.last()));
-    profile.samples = samples;
-    profile
 }
 
 /// One block per stack, the longest delay first.

@@ -50,6 +50,11 @@ impl Format {
         Ok(())
     }
 
+    /// Whether it has room for when samples were taken.
+    pub(super) const fn shows_time(self) -> bool {
+        matches!(self, Self::Speedscope | Self::Firefox)
+    }
+
     const fn content_type(self) -> &'static str {
         match self {
             Self::Pprof => PPROF,

@@ -8,9 +8,13 @@ mod actions;
 mod block;
 mod bodies;
 mod form;
+mod logical;
 pub(crate) mod message;
+mod moment;
 mod profile;
 mod query;
+mod raises;
+mod scopes;
 mod scrape;
 mod shape;
 mod span;
@@ -23,7 +27,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -40,6 +44,7 @@ use bodies::{LargeBodies, Pages};
 use form::Format;
 pub use message::{Reply, Request};
 use query::Query;
+use raises::Raises;
 
 /// All that answers are made from.
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub(crate) struct Plane {
     pages: Pages<Negotiated>,
     large: LargeBodies,
     actions: Actions,
+    raises: Raises,
     /// The program's file name.
     program: String,
 }
@@ -69,6 +75,7 @@ impl Plane {
             pages: Pages::default(),
             large: LargeBodies::default(),
             actions: Actions::default(),
+            raises: Raises::new(&config),
             program: program.to_string_lossy().into_owned(),
             store,
             config,
@@ -93,8 +100,8 @@ impl Plane {
         let text = &refusal.text;
         let reply = failure(path, refusal.status, text);
         let reply = match refusal.retry_after {
-            // Whole seconds, and 0 would mean at once.
-            Some(wait) => reply.with("Retry-After", wait.as_secs().max(1).to_string()),
+            // Whole seconds, and who comes again before all have passed is refused again.
+            Some(wait) => reply.with("Retry-After", whole_seconds(wait).to_string()),
             None => reply,
         };
         let reply = match refusal.allow {
@@ -107,6 +114,12 @@ impl Plane {
             reply
         }
     }
+}
+
+/// As many whole seconds as cover a wait, at least one.
+fn whole_seconds(wait: Duration) -> u64 {
+    let part = u64::from(wait.subsec_nanos() > 0);
+    (wait.as_secs() + part).max(1)
 }
 
 /// Answers a request. A panic on the way becomes 500 for this request alone.
@@ -156,6 +169,7 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/profile" => profile::cpu(plane, request, Format::Pprof).await,
         "/debug/pprof/block" => block::block(plane, request, Format::Pprof).await,
         "/debug/pprof/wall" => wall::wall(plane, request, Format::Pprof).await,
+        "/debug/pprof/goroutine" => scopes::goroutine(plane, request),
         "/debug/pprof/threads" => wall::threads(plane, request).await,
         "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),

@@ -14,7 +14,7 @@ use crate::config;
 use crate::export::guard::{Reason, Refusal};
 use crate::store::demand::{Demand, Full, Outcome};
 use crate::store::profile::Profile;
-use crate::store::{CpuAnswer, CpuSpan, CpuWish, NoProfile};
+use crate::store::{CpuAnswer, CpuSpan, CpuWish, Detail, NoProfile};
 
 /// What a reader wants, checked.
 #[derive(Debug)]
@@ -77,6 +77,9 @@ pub(super) async fn cpu(
 }
 
 async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
+    if let CpuSpan::Next { rate, .. } = ask.span {
+        plane.raises.check(plane, rate)?;
+    }
     let later = wish(plane, ask, ask.span)?;
     // First the past: if it is not held, nobody needs to wait for the seconds to come.
     let earlier = match ask.shape.diff_ago {
@@ -94,7 +97,10 @@ fn wish(plane: &Plane, ask: &Ask, span: CpuSpan) -> Result<Wish, Refusal> {
     };
     let wish = CpuWish {
         span,
-        traces: ask.shape.tells_traces_apart(),
+        detail: Detail {
+            traces: ask.shape.tells_traces_apart(),
+            times: ask.shape.format.shows_time(),
+        },
         names: ask.shape.names,
     };
     let demand = plane.store.cpu.ask(wish, Instant::now() + wait);

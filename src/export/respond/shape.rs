@@ -14,7 +14,7 @@ use crate::export::guard::{Reason, Refusal};
 use crate::export::labels::{self, Root};
 use crate::store::CpuSpan;
 use crate::store::label::ROUTE;
-use crate::store::profile::Profile;
+use crate::store::profile::{Label, Profile};
 
 /// Which labels a reader wants to see beyond those that every sample has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +121,14 @@ impl Shape {
         form::head(self.format)
     }
 
+    /// Whether a reader wants to see what has these labels.
+    pub(super) fn is_of(&self, labels: &[Label]) -> bool {
+        self.route.as_ref().is_none_or(|route| {
+            let mut labels = labels.iter();
+            labels.any(|label| label.key == ROUTE && *label.value == **route)
+        })
+    }
+
     /// Whether samples of different traces must be told apart.
     pub(super) fn tells_traces_apart(&self) -> bool {
         self.labels == Extra::Span
@@ -165,6 +173,7 @@ impl Shape {
             "wall" => "Wall time",
             "delay" => "Waits of requests",
             "threadcreate" => "Threads by name",
+            "goroutine" => "Open requests",
             other => other,
         };
         let mut title = format!("{kind} of {}", plane.config.service);

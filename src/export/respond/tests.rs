@@ -96,7 +96,9 @@ pub(crate) struct Served {
 
 /// A plane whose wishes nobody answers.
 pub(crate) fn silent() -> Arc<Plane> {
-    silent_with(Config::new("shop"))
+    let mut config = Config::new("shop");
+    config.profile_raises = *config::PROFILE_RAISES.end();
+    silent_with(config)
 }
 
 fn silent_with(config: Config) -> Arc<Plane> {
@@ -175,7 +177,9 @@ pub(crate) fn profile(function: &str) -> Profile {
             stack: [0].into(),
             values: vec![3, 30_303_030],
             labels: Vec::new(),
+            times: Vec::new(),
         }],
+        slices: Vec::new(),
         locations: vec![Location {
             address: 0x401_000,
             mapping: None,
@@ -510,6 +514,51 @@ fn the_ninth_waiting_reader_is_refused_and_a_reader_that_leaves_makes_room() {
     let left = plane.actions.all();
     assert_eq!(left.last().map(|action| action.status), Some(None));
     assert_eq!(left.first().map(|action| action.status), Some(Some(429)));
+}
+
+#[test]
+fn raising_the_rate_is_refused_past_its_limit_and_what_raises_nothing_never_is() {
+    let plane = silent_with(Config::new("shop"));
+    let asked = |target: &str| {
+        let request = Request::new("GET", target).header("host", "localhost");
+        let mut reply = Box::pin(respond(&plane, request));
+        match reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Ok(reply),
+            Poll::Ready(reply) => Err(reply),
+        }
+    };
+    let path = "/debug/pprof/profile?seconds=1";
+    let first = asked(path).unwrap();
+    // At the rate of the one that waits, or below it: as many as like.
+    let same: Vec<_> = (0..5).map(|_| asked(path).unwrap()).collect();
+    drop(asked(&format!("{path}&hz=50")).unwrap());
+    drop(asked(&format!("{path}&hz=100")).unwrap());
+    let refused = asked(&format!("{path}&hz=100")).err().unwrap();
+    let wait = header(&refused, "Retry-After").unwrap().to_owned();
+    let wanted = format!(
+        "profiles that raise the sampling rate at limit 6 a minute, burst 2: wait {wait} s, \
+         or ask for hz=99 or less, or for the past by ago=30&seconds=30"
+    );
+    assert_eq!((refused.status(), detail(&refused)), (429, wanted));
+    assert!((1..=10).contains(&wait.parse::<u32>().unwrap()), "{wait}");
+    drop((first, same));
+    // Only the flight recorder runs now.
+    let refused = asked(path).err().unwrap();
+    assert!(detail(&refused).contains(" or ask for hz=19 or less, "));
+    for target in [
+        "/debug/pprof/profile?seconds=1&hz=19",
+        "/debug/pprof/profile?ago=30&seconds=5",
+        "/debug/flamegraph?ago=30",
+    ] {
+        assert!(asked(target).is_ok(), "{target}");
+    }
+    let head = Request::new("HEAD", path).header("host", "localhost");
+    assert_eq!(block_on(respond(&plane, head)).status(), 200);
+    let about = ask(&plane, "GET", "/debug/agent");
+    let about: serde_json::Value = serde_json::from_slice(about.body()).unwrap();
+    assert_eq!(about["limits"]["profile_raises_per_minute"], 6);
+    assert_eq!(about["limits"]["profile_raises_burst"], 2);
+    assert_eq!(about["denied"]["raises"], 2);
 }
 
 #[test]

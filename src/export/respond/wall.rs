@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::Plane;
 use super::form::Format;
+use super::logical::{self, Named, Taken};
 use super::message::{Reply, Request};
+use super::moment::{Page, text};
 use super::profile::{self, is_served};
 use super::query::Query;
 use super::shape::Shape;
-use crate::catalog::endpoints::TEXT;
 use crate::config::{self, SampleRate};
 use crate::error::Error;
 use crate::export::guard::{Reason, Refusal};
@@ -18,7 +19,7 @@ use crate::export::labels::{self, Root};
 use crate::store::Unavailable;
 use crate::store::demand::Outcome;
 use crate::store::looks::{Look, Seen, ThreadChoice, ThreadRow, WallWish};
-use crate::store::profile::{Accounting, Location, Profile, Sample, ValueType, to_usize};
+use crate::store::profile::{Location, ValueType, to_usize};
 
 /// A wall-clock profile of the seconds to come.
 pub(super) async fn wall(
@@ -102,41 +103,10 @@ async fn seen(plane: &Plane, look: Look, duration: Duration) -> Result<Arc<Seen>
     }
 }
 
-const DEBUG: [(&str, u8); 3] = [("0", 0), ("1", 1), ("2", 2)];
-
-/// How a page of this moment is wanted.
-struct Page {
-    debug: u8,
-    shape: Shape,
-}
-
-impl Page {
-    fn read(plane: &Plane, request: &Request) -> Result<Self, Refusal> {
-        is_served(plane)?;
-        let query = Query::parse(&request.query);
-        if query.has("seconds") {
-            let text = "seconds: this profile shows one moment";
-            return Err(Refusal::new(400, Reason::Parameter, text));
-        }
-        let page = Self {
-            debug: query.word("debug", &DEBUG, 0)?,
-            shape: Shape::read(&query, Format::Pprof)?,
-        };
-        Ok(page)
-    }
-
-    fn head(&self) -> Reply {
-        if self.debug > 0 {
-            Reply::new(200, TEXT, Vec::new()).without_length()
-        } else {
-            self.shape.head()
-        }
-    }
-}
-
 /// All threads of this moment.
 pub(super) async fn threads(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
-    let page = Page::read(plane, request)?;
+    is_served(plane)?;
+    let page = Page::read(request)?;
     if request.is_head() {
         return Ok(page.head());
     }
@@ -150,7 +120,8 @@ pub(super) async fn threads(plane: &Plane, request: &Request) -> Result<Reply, R
 
 /// Threads by name, where Go shows the stacks that created them.
 pub(super) async fn by_name(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
-    let page = Page::read(plane, request)?;
+    is_served(plane)?;
+    let page = Page::read(request)?;
     if request.is_head() {
         return Ok(page.head());
     }
@@ -168,31 +139,18 @@ pub(super) async fn by_name(plane: &Plane, request: &Request) -> Result<Reply, R
         }
         return text(plane, out);
     }
-    let mut profile = Profile {
+    let taken = Taken {
         start_unix_nanos: seen.profile.start_unix_nanos,
         duration: Duration::ZERO,
-        period_type: THREADCREATE,
-        period: 1,
-        sample_types: vec![THREADCREATE],
-        default_type: THREADCREATE.name,
-        samples: Vec::new(),
-        locations: Vec::new(),
-        functions: Vec::new(),
-        mappings: Vec::new(),
-        accounting: Accounting {
-            recorded: seen.threads.len() as u64,
-            ..Accounting::default()
-        },
-        comments: vec!["threads by name; the stacks that created them are not recorded".to_owned()],
     };
-    for (name, count) in &counts {
-        let mark = profile.add_mark(name);
-        profile.samples.push(Sample {
-            stack: [mark].into(),
-            values: vec![*count],
-            labels: Vec::new(),
-        });
-    }
+    let comments =
+        vec!["threads by name; the stacks that created them are not recorded".to_owned()];
+    let stacks = counts.into_iter().map(|(name, count)| Named {
+        names: vec![name],
+        values: vec![count],
+        labels: Vec::new(),
+    });
+    let profile = logical::profile(&[THREADCREATE], taken, comments, stacks.collect());
     page.shape.show(plane, &profile, None)
 }
 
@@ -201,17 +159,6 @@ const THREADCREATE: ValueType = ValueType {
     name: "threadcreate",
     unit: "count",
 };
-
-/// A page of text, within the limits of profiles.
-pub(super) fn text(plane: &Plane, text: String) -> Result<Reply, Refusal> {
-    let mut bytes = text.into_bytes();
-    bytes.truncate(config::PROFILE_BODY_BYTES);
-    let body = plane.large.admit(bytes).ok_or_else(|| {
-        let text = format!("large answers at limit {}", config::LARGE_BODIES);
-        Refusal::new(503, Reason::LargeBodies, text).retry_after(config::WRITE_PROGRESS)
-    })?;
-    Ok(Reply::shared(200, TEXT, Arc::new(body)))
-}
 
 /// One block per distinct name, state and stack, the most frequent first.
 fn grouped(seen: &Seen) -> String {

@@ -70,6 +70,8 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     let agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
         .listen(settings.agent)
+        // Made to be looked at: profiles one after the other are its use.
+        .profile_raises(60)
         .start()
         .map_err(Fatal::Agent)?;
     agent.ready(false);
