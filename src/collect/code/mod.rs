@@ -4,6 +4,7 @@
 #[cfg(target_os = "linux")]
 pub(in crate::collect) mod unwind;
 
+pub(in crate::collect) mod desk;
 mod elf;
 pub(in crate::collect) mod modules;
 pub(in crate::collect) mod symbols;
