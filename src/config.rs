@@ -140,6 +140,17 @@ pub(crate) mod sampling {
     pub(crate) const RETRY_LAST: Duration = Duration::from_secs(30);
 }
 
+/// What heap samples may be.
+#[cfg(feature = "profiling")]
+pub(crate) mod heap {
+    /// Bytes allocated between two samples, on average.
+    pub(crate) const RATE_BYTES: u64 = 512 << 10;
+    /// Samples in a second of the whole process above which that distance is doubled.
+    pub(crate) const SAMPLES_PER_SECOND: u64 = 500;
+    /// Samples that wait for their stacks to be followed.
+    pub(crate) const RING_SLOTS: usize = 256;
+}
+
 /// Label sets that samples may carry, those of one process together.
 pub(crate) const LABEL_SETS: usize = 4096;
 /// Labels of one set: route, method, span and five of the host's.
