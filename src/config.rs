@@ -140,16 +140,47 @@ pub(crate) mod sampling {
     pub(crate) const RETRY_LAST: Duration = Duration::from_secs(30);
 }
 
-/// What heap samples may be.
+/// What heap profiles may hold.
 #[cfg(feature = "profiling")]
 pub(crate) mod heap {
-    /// Bytes allocated between two samples, on average.
-    pub(crate) const RATE_BYTES: u64 = 512 << 10;
+    use std::time::Duration;
+
+    /// Bytes allocated between two samples, on average, until an agent says otherwise.
+    pub(crate) const RATE_BYTES: u64 = super::HEAP_SAMPLING_DEFAULT;
     /// Samples in a second of the whole process above which that distance is doubled.
     pub(crate) const SAMPLES_PER_SECOND: u64 = 500;
     /// Samples that wait for their stacks to be followed.
     pub(crate) const RING_SLOTS: usize = 256;
+    /// Distinct stacks that allocated: half of what CPU profiles hold, since few places allocate.
+    pub(crate) const STACKS: usize = 32_768;
+    /// Bytes of distinct stacks.
+    pub(crate) const STACK_BYTES: usize = 16 << 20;
+    /// Distinct stacks by labels, since the start.
+    pub(crate) const SUMS: usize = 65_536;
+    /// Distinct stacks by labels and age, of one look at what is in use.
+    pub(crate) const LIVE_SUMS: usize = 131_072;
+    /// Stacks by labels and age of a heap that is kept, with 64 bytes each.
+    pub(crate) const KEPT_ENTRIES: usize = 16_384;
+    /// Heaps that are kept for each of the two reasons.
+    pub(crate) const KEPT: usize = 2;
+    /// A heap is kept when it is larger than the last by so much, and by [`PEAK_BYTES`].
+    pub(crate) const PEAK_GROWTH: f64 = 1.1;
+    /// See [`PEAK_GROWTH`].
+    pub(crate) const PEAK_BYTES: f64 = (64_u64 << 20) as f64;
+    /// Share of its memory limit at which the process's heap is kept, before it may be killed.
+    pub(crate) const LIMIT_RATIO: f64 = 0.9;
+    /// Share below which it is kept again when it comes near the limit the next time.
+    pub(crate) const LIMIT_LEFT_RATIO: f64 = 0.8;
+    /// How often the heap's size is looked at.
+    pub(crate) const LOOK: Duration = Duration::from_secs(1);
+    /// Over how long rates of allocation are taken.
+    pub(crate) const RATE_SPAN: Duration = Duration::from_secs(10);
 }
+
+/// Mean bytes between two samples of the heap; Go's default.
+pub(crate) const HEAP_SAMPLING_DEFAULT: u64 = 512 << 10;
+/// See [`HEAP_SAMPLING_DEFAULT`]; 0 turns it off, 1 samples every block.
+pub(crate) const HEAP_SAMPLING: RangeInclusive<u64> = 0..=1 << 30;
 
 /// Label sets that samples may carry, those of one process together.
 pub(crate) const LABEL_SETS: usize = 4096;
@@ -198,6 +229,8 @@ pub(crate) struct Config {
     pub(crate) profiling_budget: f64,
     /// What the host's runtimes call their threads, beside tokio's names.
     pub(crate) workers: Vec<String>,
+    /// Mean bytes between two samples of the heap; 0: off.
+    pub(crate) heap_sampling: u64,
     pub(crate) series: usize,
     pub(crate) slow_query: Duration,
 }
@@ -216,6 +249,7 @@ impl Config {
             recorder: RECORDER_HZ_DEFAULT,
             profiling_budget: PROFILING_BUDGET,
             workers: Vec::new(),
+            heap_sampling: HEAP_SAMPLING_DEFAULT,
             series: SERIES,
             slow_query: SLOW_QUERY,
         }
@@ -246,6 +280,14 @@ impl Config {
         if !(budget > 0.0 && budget <= PROFILING_BUDGET_MOST) {
             let range = format!("above 0 and at most {PROFILING_BUDGET_MOST}");
             return Err(Error::out_of_range("profiling_budget", range, budget));
+        }
+        if !HEAP_SAMPLING.contains(&self.heap_sampling) {
+            let range = format!("0 (off) or 1..={}", HEAP_SAMPLING.end());
+            return Err(Error::out_of_range(
+                "heap_sampling",
+                range,
+                self.heap_sampling,
+            ));
         }
         if let Some(address) = self.address
             && !address.ip().is_loopback()

@@ -1,4 +1,4 @@
-//! The collecting thread and the two that profile.
+//! The collecting thread and those that profile.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,9 +9,11 @@ use super::threads;
 use crate::catalog::families;
 use crate::collect::Source;
 use crate::collect::cpu::CpuCollector;
+use crate::collect::heap::{self, HeapCollector};
 use crate::collect::wall::WallCollector;
 use crate::config;
 use crate::error::Error;
+use crate::store::heap::Recording;
 use crate::store::metrics::Counter;
 
 /// A source, when it is next due, and how often it panicked.
@@ -99,6 +101,21 @@ pub(super) fn look(shared: &Shared) -> Result<(), Error> {
     let mut collector = WallCollector::new(Arc::clone(&shared.store), &shared.config.workers);
     let inside = shared.clone();
     threads::start("sg-wall", "wall", shared, move || {
+        while !inside.stop.is_asked() {
+            collector.turn();
+        }
+        collector.stop();
+    })
+}
+
+/// Starts the thread that reads the allocator's samples, if there are any.
+pub(super) fn heap(shared: &Shared) -> Result<(), Error> {
+    if heap::begin(&shared.store, &shared.config) != Recording::On {
+        return Ok(());
+    }
+    let mut collector = HeapCollector::new(Arc::clone(&shared.store))?;
+    let inside = shared.clone();
+    threads::start("sg-heap", "heap", shared, move || {
         while !inside.stop.is_asked() {
             collector.turn();
         }

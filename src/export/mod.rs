@@ -17,6 +17,7 @@ pub(crate) mod firefox;
 mod firefox_format;
 pub(crate) mod folded;
 pub(crate) mod guard;
+mod heap_text;
 pub(crate) mod index;
 pub(crate) mod labels;
 pub(crate) mod negotiate;

@@ -11,6 +11,7 @@ pub(crate) mod demand;
     expect(dead_code, reason = "only foreign registries fill it")
 )]
 pub(crate) mod foreign;
+pub(crate) mod heap;
 pub(crate) mod label;
 #[cfg_attr(
     not(feature = "profiling"),
@@ -37,6 +38,7 @@ use awaits::Awaits;
 use callbacks::Callbacks;
 use demand::Board;
 use foreign::Foreign;
+use heap::Heap;
 use looks::{Look, LookAnswer};
 use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
@@ -128,6 +130,8 @@ pub(crate) struct Store {
     pub(crate) pauses: Arc<Board<(), ()>>,
     /// Wishes for CPU profiles, answered by the profiling thread.
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
+    /// What the allocator's samples say, asked of the thread that reads them.
+    pub(crate) heap: Heap,
     /// Wishes for names of addresses, answered by the profiling thread.
     pub(crate) names: Arc<Board<NameWish, NameAnswer>>,
     /// Wishes for looks at threads, answered by the thread that looks.
@@ -159,6 +163,7 @@ impl Store {
             awaits: Awaits::default(),
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
+            heap: Heap::default(),
             names: Arc::new(Board::new(config::PROFILE_READERS)),
             looks: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),

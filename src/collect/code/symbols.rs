@@ -15,6 +15,7 @@ use addr2line::Loader;
 
 use super::elf::{self, Elf};
 use super::modules::{Module, modules};
+use crate::collect::heap::leave_out_this_thread;
 use crate::config::sampling;
 use crate::store::profile::{Function, Mapping};
 use crate::store::symbols::{Symbol, Symbols};
@@ -336,7 +337,11 @@ impl Lines {
         let read = || Self::read_here(path, &elf.addresses, patience);
         thread::scope(|scope| {
             let inside = thread::Builder::new().name("sg-symbols".to_owned());
-            match inside.spawn_scoped(scope, read) {
+            let left_out = || {
+                leave_out_this_thread();
+                read()
+            };
+            match inside.spawn_scoped(scope, left_out) {
                 Ok(inside) => inside.join().unwrap_or_else(|panic| resume_unwind(panic)),
                 Err(_) => read(),
             }
@@ -462,7 +467,7 @@ mod tests {
         let system_name = &*symbol.function.system_name;
         assert!(system_name.starts_with("_ZN") || system_name.starts_with("_R"));
         let file = &*symbol.function.filename;
-        assert!(file.ends_with("src/collect/symbols.rs"), "{file}");
+        assert!(file.ends_with("src/collect/code/symbols.rs"), "{file}");
         assert!(symbol.line > 1);
         assert_eq!(place.mapping, Some(0));
         let mapping = &named.mappings[0];

@@ -8,8 +8,7 @@ use crate::collect::code::tables::Tables;
 use crate::config::sampling;
 use crate::store::label::Trace;
 use crate::store::profile::{
-    Accounting, CPU, Label, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID, Sample, THREAD,
-    TRACE_ID,
+    Accounting, CPU, Label, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID, Sample, THREAD, TRACE_ID,
 };
 use crate::store::stacks::{OVERFLOW, TRUNCATED, TRUNCATED_NAME};
 use crate::store::windows::{Window, WindowStack};

@@ -8,9 +8,7 @@ use super::marks;
 use crate::collect::code::symbols::Symbolised;
 use crate::collect::code::tables::Tables;
 use crate::store::looks::{BLOCKED, Look, STATE, Seen, ThreadChoice, ThreadRow};
-use crate::store::profile::{
-    Accounting, Label, Profile, SAMPLES, Sample, THREAD, ValueType,
-};
+use crate::store::profile::{Accounting, Label, Profile, SAMPLES, Sample, THREAD, ValueType};
 
 /// Time that passed, whether or not the CPU was used.
 const WALL: ValueType = ValueType {
