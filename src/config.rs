@@ -206,6 +206,44 @@ pub(crate) const ASSESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Windows of [`ASSESS_INTERVAL`] that one verdict looks back on.
 pub(crate) const ASSESS_WINDOWS: usize = 6;
 
+/// When a place in the program is said to leak.
+pub(crate) mod leaks {
+    use std::time::Duration;
+
+    /// Places that are followed: those that hold most.
+    pub(crate) const SITES: usize = 512;
+    /// Known caches that they are compared with.
+    pub(crate) const CACHES: usize = 64;
+    /// How far back one looks.
+    pub(crate) const RING: Duration = Duration::from_secs(3600);
+    /// Observations of the ring: one every 30 s, and closer ones in its first minutes.
+    pub(crate) const OBSERVATIONS: usize = 120;
+    /// Observations closer than this are one; a little under 5 s, for ticks are never exact.
+    pub(crate) const SPACING: Duration = Duration::from_millis(4500);
+    /// The most that one gap between observations counts as time observed.
+    pub(crate) const GAP: Duration = Duration::from_secs(120);
+    /// Time observed before which there is no verdict.
+    pub(crate) const WINDOW_LEAST: Duration = Duration::from_secs(600);
+    /// Live samples below which there is none: their sum errs by 18 %.
+    pub(crate) const SAMPLES: u64 = 30;
+    /// What chance may do by itself.
+    pub(crate) const CHANCE: f64 = 0.01;
+    /// Growth in standard errors.
+    pub(crate) const SIGMAS: f64 = 3.0;
+    /// Share of the bytes born in the window that a leak keeps.
+    pub(crate) const SURVIVORS: f64 = 0.9;
+    /// Slope of the last third over that of the first, of a leak.
+    pub(crate) const STEADY: f64 = 0.5;
+    /// Slope of the last third over that of the whole window, below which growth has ended.
+    pub(crate) const STILL_GROWING: f64 = 0.25;
+    /// How far apart the curves of a site and of the cache that explains it may be, as shares of
+    /// their growth.
+    pub(crate) const CACHE_LIKENESS: f64 = 0.2;
+    /// Bytes allocated for each byte that a cache counts: tables and headers come on top, and few
+    /// caches weigh them.
+    pub(crate) const CACHE_SLACK: f64 = 1.25;
+}
+
 /// A query slower than this is a slow query: the guide's 1000 ms.
 pub(crate) const SLOW_QUERY: Duration = Duration::from_millis(1000);
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::threads;
+use super::{judge, threads};
 use crate::catalog::families;
 use crate::collect::Source;
 use crate::collect::cpu::CpuCollector;
@@ -61,6 +61,7 @@ fn turn(shared: &Shared, scheduled: &mut [Scheduled], judge_due: &mut Instant) {
         }
         entry.due = now + entry.source.interval();
     }
+    judge::follow_sites(store, &shared.published);
     if now >= *judge_due || !wishes.is_empty() {
         let table = shared.judge.judge(&store.metrics, &shared.published);
         shared.published.set_targets(table);

@@ -23,6 +23,8 @@ pub(crate) mod profile;
 pub(crate) mod recorder;
 #[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
 pub(crate) mod samples;
+#[expect(dead_code, reason = "only an allocator that records fills it")]
+pub(crate) mod sites;
 #[cfg(feature = "profiling")]
 pub(crate) mod stacks;
 pub(crate) mod symbols;
@@ -44,6 +46,7 @@ use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
 use recorder::Recorder;
 use samples::Samples;
+use sites::Sites;
 use symbols::Symbols;
 
 /// A reader's wish for a CPU profile.
@@ -144,6 +147,8 @@ pub(crate) struct Store {
         expect(dead_code, reason = "nothing samples in this build")
     )]
     pub(crate) samples: Samples,
+    /// Where live memory was allocated.
+    pub(crate) sites: Sites,
     /// What the flight recorder says of itself.
     pub(crate) recorder: Mutex<Recorder>,
     /// Names and lines of addresses seen in profiles.
@@ -168,6 +173,7 @@ impl Store {
             looks: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
+            sites: Sites::default(),
             recorder: Mutex::default(),
             symbols: Symbols::new(config::SYMBOL_BYTES),
         }
