@@ -145,6 +145,48 @@ pub(crate) mod sampling {
     pub(crate) const RETRY_LAST: Duration = Duration::from_secs(30);
 }
 
+/// What heap profiles may hold.
+#[cfg(feature = "profiling")]
+pub(crate) mod heap {
+    use std::time::Duration;
+
+    /// Bytes allocated between two samples, on average, until an agent says otherwise.
+    pub(crate) const RATE_BYTES: u64 = super::HEAP_SAMPLING_DEFAULT;
+    /// Samples in a second of the whole process above which that distance is doubled.
+    pub(crate) const SAMPLES_PER_SECOND: u64 = 500;
+    /// Samples that wait for their stacks to be followed.
+    pub(crate) const RING_SLOTS: usize = 256;
+    /// Distinct stacks that allocated: half of what CPU profiles hold, since few places allocate.
+    pub(crate) const STACKS: usize = 32_768;
+    /// Bytes of distinct stacks.
+    pub(crate) const STACK_BYTES: usize = 16 << 20;
+    /// Distinct stacks by labels, since the start.
+    pub(crate) const SUMS: usize = 65_536;
+    /// Distinct stacks by labels and age, of one look at what is in use.
+    pub(crate) const LIVE_SUMS: usize = 131_072;
+    /// Stacks by labels and age of a heap that is kept, with 64 bytes each.
+    pub(crate) const KEPT_ENTRIES: usize = 16_384;
+    /// Heaps that are kept for each of the two reasons.
+    pub(crate) const KEPT: usize = 2;
+    /// A heap is kept when it is larger than the last by so much, and by [`PEAK_BYTES`].
+    pub(crate) const PEAK_GROWTH: f64 = 1.1;
+    /// See [`PEAK_GROWTH`].
+    pub(crate) const PEAK_BYTES: f64 = (64_u64 << 20) as f64;
+    /// Share of its memory limit at which the process's heap is kept, before it may be killed.
+    pub(crate) const LIMIT_RATIO: f64 = 0.9;
+    /// Share below which it is kept again when it comes near the limit the next time.
+    pub(crate) const LIMIT_LEFT_RATIO: f64 = 0.8;
+    /// How often the heap's size is looked at.
+    pub(crate) const LOOK: Duration = Duration::from_secs(1);
+    /// Over how long rates of allocation are taken.
+    pub(crate) const RATE_SPAN: Duration = Duration::from_secs(10);
+}
+
+/// Mean bytes between two samples of the heap; Go's default.
+pub(crate) const HEAP_SAMPLING_DEFAULT: u64 = 512 << 10;
+/// See [`HEAP_SAMPLING_DEFAULT`]; 0 turns it off, 1 samples every block.
+pub(crate) const HEAP_SAMPLING: RangeInclusive<u64> = 0..=1 << 30;
+
 /// Label sets that samples may carry, those of one process together.
 pub(crate) const LABEL_SETS: usize = 4096;
 /// Labels of one set: route, method, span and five of the host's.
@@ -168,6 +210,44 @@ pub(crate) const HOST_INTERVAL: Duration = Duration::from_secs(15);
 pub(crate) const ASSESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Windows of [`ASSESS_INTERVAL`] that one verdict looks back on.
 pub(crate) const ASSESS_WINDOWS: usize = 6;
+
+/// When a place in the program is said to leak.
+pub(crate) mod leaks {
+    use std::time::Duration;
+
+    /// Places that are followed: those that hold most.
+    pub(crate) const SITES: usize = 512;
+    /// Known caches that they are compared with.
+    pub(crate) const CACHES: usize = 64;
+    /// How far back one looks.
+    pub(crate) const RING: Duration = Duration::from_secs(3600);
+    /// Observations of the ring: one every 30 s, and closer ones in its first minutes.
+    pub(crate) const OBSERVATIONS: usize = 120;
+    /// Observations closer than this are one; a little under 5 s, for ticks are never exact.
+    pub(crate) const SPACING: Duration = Duration::from_millis(4500);
+    /// The most that one gap between observations counts as time observed.
+    pub(crate) const GAP: Duration = Duration::from_secs(120);
+    /// Time observed before which there is no verdict.
+    pub(crate) const WINDOW_LEAST: Duration = Duration::from_secs(600);
+    /// Live samples below which there is none: their sum errs by 18 %.
+    pub(crate) const SAMPLES: u64 = 30;
+    /// What chance may do by itself.
+    pub(crate) const CHANCE: f64 = 0.01;
+    /// Growth in standard errors.
+    pub(crate) const SIGMAS: f64 = 3.0;
+    /// Share of the bytes born in the window that a leak keeps.
+    pub(crate) const SURVIVORS: f64 = 0.9;
+    /// Slope of the last third over that of the first, of a leak.
+    pub(crate) const STEADY: f64 = 0.5;
+    /// Slope of the last third over that of the whole window, below which growth has ended.
+    pub(crate) const STILL_GROWING: f64 = 0.25;
+    /// How far apart the curves of a site and of the cache that explains it may be, as shares of
+    /// their growth.
+    pub(crate) const CACHE_LIKENESS: f64 = 0.2;
+    /// Bytes allocated for each byte that a cache counts: tables and headers come on top, and few
+    /// caches weigh them.
+    pub(crate) const CACHE_SLACK: f64 = 1.25;
+}
 
 /// A query slower than this is a slow query: the guide's 1000 ms.
 pub(crate) const SLOW_QUERY: Duration = Duration::from_millis(1000);
@@ -194,6 +274,8 @@ pub(crate) struct Config {
     pub(crate) profile_raises: u32,
     /// What the host's runtimes call their threads, beside tokio's names.
     pub(crate) workers: Vec<String>,
+    /// Mean bytes between two samples of the heap; 0: off.
+    pub(crate) heap_sampling: u64,
     pub(crate) series: usize,
     pub(crate) slow_query: Duration,
 }
@@ -213,6 +295,7 @@ impl Config {
             profiling_budget: PROFILING_BUDGET,
             profile_raises: PROFILE_RAISES_DEFAULT,
             workers: Vec::new(),
+            heap_sampling: HEAP_SAMPLING_DEFAULT,
             series: SERIES,
             slow_query: SLOW_QUERY,
         }
@@ -247,6 +330,14 @@ impl Config {
         if !(budget > 0.0 && budget <= PROFILING_BUDGET_MOST) {
             let range = format!("above 0 and at most {PROFILING_BUDGET_MOST}");
             return Err(Error::out_of_range("profiling_budget", range, budget));
+        }
+        if !HEAP_SAMPLING.contains(&self.heap_sampling) {
+            let range = format!("0 (off) or 1..={}", HEAP_SAMPLING.end());
+            return Err(Error::out_of_range(
+                "heap_sampling",
+                range,
+                self.heap_sampling,
+            ));
         }
         if let Some(address) = self.address
             && !address.ip().is_loopback()

@@ -22,6 +22,7 @@ mod store;
 pub use agent::{Agent, AgentHandle, Builder, Responding, ShedReason, Shutdown};
 pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
+pub use collect::sys::heap::ProfiledAllocator;
 pub use config::DEFAULT_ADDRESS;
 pub use error::Error;
 pub use export::respond::{Reply, Request};

@@ -131,6 +131,28 @@ impl Builder {
         self
     }
 
+    /// Bytes allocated between two samples of the heap, on average: 1..=1,073,741,824, or 0 for no heap
+    /// profiles; the default is 512 KiB, Go's.
+    ///
+    /// Without effect unless the host has made [`ProfiledAllocator`](crate::ProfiledAllocator) its
+    /// own. A smaller distance makes estimates of small sites surer and costs more: 1 records every
+    /// block. More than 500 samples a second double it until there are fewer.
+    ///
+    /// ```
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().heap_sampling(64 << 10).start()?;
+    /// # drop(agent);
+    /// let error = Agent::builder("shop").no_listener().heap_sampling(1 << 31).start().unwrap_err();
+    /// let text = "heap_sampling must be 0 (off) or 1..=1073741824 (got \"2147483648\")";
+    /// assert_eq!(error.to_string(), text);
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    pub fn heap_sampling(mut self, mean_bytes: u64) -> Self {
+        self.config.heap_sampling = mean_bytes;
+        self
+    }
+
     /// A name of the threads of an async runtime, where it is not tokio's own; call it for each.
     ///
     /// Threads whose names begin so are those that a wall-clock profile shows unless it is asked for

@@ -1,17 +1,19 @@
-//! The collecting thread and the two that profile.
+//! The collecting thread and those that profile.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::threads;
+use super::{judge, threads};
 use crate::catalog::families;
 use crate::collect::Source;
 use crate::collect::cpu::CpuCollector;
+use crate::collect::heap::{self, HeapCollector};
 use crate::collect::wall::WallCollector;
 use crate::config;
 use crate::error::Error;
+use crate::store::heap::Recording;
 use crate::store::metrics::Counter;
 
 /// A source, when it is next due, and how often it panicked.
@@ -59,6 +61,7 @@ fn turn(shared: &Shared, scheduled: &mut [Scheduled], judge_due: &mut Instant) {
         }
         entry.due = now + entry.source.interval();
     }
+    judge::follow_sites(store, &shared.published);
     if now >= *judge_due || !wishes.is_empty() {
         let table = shared.judge.judge(&store.metrics, &shared.published);
         shared.published.set_targets(table);
@@ -99,6 +102,21 @@ pub(super) fn look(shared: &Shared) -> Result<(), Error> {
     let mut collector = WallCollector::new(Arc::clone(&shared.store), &shared.config.workers);
     let inside = shared.clone();
     threads::start("sg-wall", "wall", shared, move || {
+        while !inside.stop.is_asked() {
+            collector.turn();
+        }
+        collector.stop();
+    })
+}
+
+/// Starts the thread that reads the allocator's samples, if there are any.
+pub(super) fn heap(shared: &Shared) -> Result<(), Error> {
+    if heap::begin(&shared.store, &shared.config) != Recording::On {
+        return Ok(());
+    }
+    let mut collector = HeapCollector::new(Arc::clone(&shared.store))?;
+    let inside = shared.clone();
+    threads::start("sg-heap", "heap", shared, move || {
         while !inside.stop.is_asked() {
             collector.turn();
         }

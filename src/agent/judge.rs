@@ -3,10 +3,12 @@
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::assess::leaks::CacheReading;
 use crate::assess::targets::{self, TargetTable};
 use crate::assess::thresholds::Thresholds;
 use crate::assess::window::{Reading, Window};
 use crate::export::Published;
+use crate::store::Store;
 use crate::store::metrics::{Metrics, unix_nanos_now};
 use crate::store::sync::lock;
 
@@ -57,5 +59,14 @@ impl Judge {
         let levels = state.window.cache_levels(uptime);
         targets::publish(metrics, table.rows.iter().chain(&levels));
         table
+    }
+}
+
+/// Hands what the sites of live memory hold, with what the caches say of themselves, to whoever
+/// looks for leaks.
+pub(crate) fn follow_sites(store: &Store, published: &Published) {
+    if let Some((at, sites)) = store.sites.take() {
+        let caches = CacheReading::all(&store.metrics.snapshot());
+        lock(&published.leaks).observe(at, sites, caches);
     }
 }

@@ -1,7 +1,8 @@
 //! The one place that knows all rooms: joins them, starts their threads and stops them.
 //!
 //! `sg-collect` reads the process, the runtime and the host's closures and judges targets;
-//! `sg-profile` samples and unwinds; `sg-wall` looks at threads; `sg-serve` answers. They are apart so that slow
+//! `sg-profile` samples and unwinds; `sg-wall` looks at threads; `sg-heap` reads the
+//! allocator's samples; `sg-serve` answers. They are apart so that slow
 //! symbols or a slow closure never delay a scrape.
 
 mod builder;
@@ -80,6 +81,7 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
     inner.collect(&shared)?;
     collecting::profile(&shared)?;
     collecting::look(&shared)?;
+    collecting::heap(&shared)?;
     inner.serving = Some(serving::start(&shared, listener, plane)?);
     Ok(AgentHandle::new(inner))
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::catalog::families;
+use crate::collect::heap::leave_out_this_thread;
 use crate::error::Error;
 use crate::export::Published;
 use crate::store::metrics::{Counter, Gauge};
@@ -92,6 +93,8 @@ pub(crate) fn start(
     };
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _running = running;
+        // What the agent allocates is no part of the host's heap profile.
+        leave_out_this_thread();
         threads.register(component);
         supervise(&stop, &part, &mut body);
     });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::catalog::bounds::Bounds;
-use crate::catalog::{Metric, families};
+use crate::catalog::families;
 use crate::config;
 use crate::store::metrics::{Layout, Snapshot, Value};
 
@@ -145,9 +145,9 @@ impl Reading {
             at,
             requests: requests(snapshot),
             caches: caches(snapshot),
-            cpu_seconds: float(snapshot, &families::PROCESS_CPU_SECONDS),
-            cpu_limit: float(snapshot, &families::PROCESS_CPU_LIMIT),
-            memory_ratio: float(snapshot, &families::PROCESS_MEMORY_UTILIZATION),
+            cpu_seconds: snapshot.float(&families::PROCESS_CPU_SECONDS),
+            cpu_limit: snapshot.float(&families::PROCESS_CPU_LIMIT),
+            memory_ratio: snapshot.float(&families::PROCESS_MEMORY_UTILIZATION),
             disks: disks(snapshot),
         }
     }
@@ -239,14 +239,6 @@ fn disks(snapshot: &Snapshot) -> BTreeMap<Box<str>, f64> {
             _ => None,
         })
         .collect()
-}
-
-fn float(snapshot: &Snapshot, metric: &Metric) -> Option<f64> {
-    let family = snapshot.family(metric)?;
-    match snapshot.values(family).next()? {
-        (_, Value::Float(value)) => Some(value),
-        _ => None,
-    }
 }
 
 /// What happened between the oldest and the newest reading.

@@ -140,6 +140,12 @@ pub(crate) const SVG: &str = "image/svg+xml";
 /// Prometheus text format 0.0.4.
 pub(crate) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Both heap profiles take the same.
+const HEAP_PARAMETERS: &str = "seconds=1..=60 (what changes in that time), debug=1, gc=1 (no effect), \
+     sample_index=inuse_space|inuse_objects|alloc_space|alloc_objects, \
+     format=pprof|folded|svg|speedscope|firefox, labels=route|age, route=/path, diff_route=/path, \
+     normalize=0|1, symbolize=none; kept ones at=peak|limit|0..=3, diff_at=peak|limit|0..=3";
+
 /// Every path, in the order of the index page.
 pub(crate) static ALL: &[Endpoint] = &[
     row(
@@ -192,8 +198,8 @@ pub(crate) static ALL: &[Endpoint] = &[
         Plane::Profile,
         Signal::Cpu,
         SVG,
-        "type=cpu|wall|await, and the parameters of profile, wall or block",
-        "Flame graph of CPU time, of wall-clock time or of the waits of requests.",
+        "type=cpu|wall|await|heap|allocs, and the parameters of profile, wall, block, heap or allocs",
+        "Flame graph of CPU time, wall-clock time, waits of requests or memory.",
         "curl -o flame.svg 'http://{host}/debug/flamegraph?seconds=5'",
     ),
     row(
@@ -216,6 +222,33 @@ pub(crate) static ALL: &[Endpoint] = &[
          1..=900 s apart",
         "CPU profile of the next seconds, or at once of past ones, for `go tool pprof`.",
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
+    ),
+    row(
+        "/debug/pprof/heap",
+        Plane::Profile,
+        Signal::Heap,
+        PPROF,
+        HEAP_PARAMETERS,
+        "Heap profile: where the memory in use was allocated, for `go tool pprof`.",
+        "go tool pprof -top http://{host}/debug/pprof/heap",
+    ),
+    row(
+        "/debug/pprof/allocs",
+        Plane::Profile,
+        Signal::Heap,
+        PPROF,
+        HEAP_PARAMETERS,
+        "The same profile, showing first what was allocated since the start, freed or not.",
+        "go tool pprof -top 'http://{host}/debug/pprof/allocs?seconds=5'",
+    ),
+    row(
+        "/debug/heap/stats",
+        Plane::Profile,
+        Signal::Heap,
+        JSON,
+        "",
+        "The heap in numbers: in use, allocated, by route, lost, and the peaks that were kept.",
+        "curl -s http://{host}/debug/heap/stats",
     ),
     row(
         "/debug/pprof/wall",
@@ -298,14 +331,6 @@ pub(crate) static ALL: &[Endpoint] = &[
 
 /// Go's profiles without a counterpart here; an empty profile would say that nothing happened.
 pub(crate) static ABSENT: &[Absent] = &[
-    Absent {
-        path: "/debug/pprof/heap",
-        reason: "heap profiles need an allocator that records, and none is installed",
-    },
-    Absent {
-        path: "/debug/pprof/allocs",
-        reason: "allocation profiles need an allocator that records, and none is installed",
-    },
     Absent {
         path: "/debug/pprof/mutex",
         reason: "locks in Rust keep no record of contention",

@@ -68,6 +68,13 @@ pub(crate) static HTTP_SERVER_CPU_TIME: Metric = Metric::observed_counter(
 .unit(Unit::Seconds)
 .labels(&["http_route"])
 .signal(Signal::Cpu);
+pub(crate) static HTTP_SERVER_ALLOCATED: Metric = Metric::observed_counter(
+    "http_server_allocated_bytes_total",
+    "Bytes allocated by route, estimated from heap samples; <none> is work that served no labelled request.",
+)
+.unit(Unit::Bytes)
+.labels(&["http_route"])
+.signal(Signal::Heap);
 pub(crate) static HTTP_SERVER_RESPONSE_ABORTED: Metric = Metric::counter(
     "http_server_response_aborted_total",
     "Responses that ended before their last byte.",
@@ -364,6 +371,23 @@ pub(crate) static BUFFER_POOL_BYTES: Metric =
         .unit(Unit::Bytes)
         .labels(&["pool"])
         .signal(Signal::Pool);
+pub(crate) static ALLOCATOR_ALLOCATIONS: Metric = Metric::observed_counter(
+    "allocator_allocations_total",
+    "Blocks allocated by Rust code, estimated from heap samples.",
+)
+.signal(Signal::Heap);
+pub(crate) static ALLOCATOR_ALLOCATED: Metric = Metric::observed_counter(
+    "allocator_allocated_bytes_total",
+    "Bytes allocated by Rust code, estimated from heap samples.",
+)
+.unit(Unit::Bytes)
+.signal(Signal::Heap);
+pub(crate) static HEAP_PROFILE_LIVE: Metric = Metric::gauge(
+    "heap_profile_live_bytes",
+    "Bytes allocated by Rust code and in use, estimated from heap samples.",
+)
+.unit(Unit::Bytes)
+.signal(Signal::Heap);
 pub(crate) static PROCESS_CPU_TIME: Metric = Metric::observed_counter(
     "process_cpu_time_seconds_total",
     "CPU time of the process by mode.",
@@ -697,6 +721,23 @@ pub(crate) static AGENT_PROFILE_SLOWDOWNS: Metric = Metric::counter(
 )
 .labels(&["kind"])
 .signal(Signal::Agent);
+pub(crate) static AGENT_HEAP_SAMPLES: Metric = Metric::observed_counter(
+    "agent_heap_samples_total",
+    "Heap samples whose stacks were recorded.",
+)
+.signal(Signal::Agent);
+pub(crate) static AGENT_HEAP_LOST: Metric = Metric::observed_counter(
+    "agent_heap_lost_samples_total",
+    "Heap samples of which the stack or the whole block could not be recorded.",
+)
+.labels(&["reason"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_HEAP_PERIOD: Metric = Metric::gauge(
+    "agent_heap_period_bytes",
+    "Mean bytes allocated between two heap samples; 0: sampling is off.",
+)
+.unit(Unit::Bytes)
+.signal(Signal::Agent);
 pub(crate) static AGENT_SCRAPE_DURATION: Metric = Metric::histogram(
     "agent_scrape_duration_seconds",
     "Time to answer a scrape.",
@@ -782,6 +823,7 @@ pub(crate) static ALL: &[&Metric] = &[
     &HTTP_SERVER_RESPONSE_BODY_SIZE,
     &HTTP_SERVER_TIME_TO_FIRST_BYTE,
     &HTTP_SERVER_CPU_TIME,
+    &HTTP_SERVER_ALLOCATED,
     &HTTP_SERVER_RESPONSE_ABORTED,
     &HTTP_SERVER_REQUESTS_SHED,
     &HTTP_SERVER_OPEN_CONNECTIONS,
@@ -827,6 +869,9 @@ pub(crate) static ALL: &[&Metric] = &[
     &BUFFER_POOL_RETURNS,
     &BUFFER_POOL_BUFFERS,
     &BUFFER_POOL_BYTES,
+    &ALLOCATOR_ALLOCATIONS,
+    &ALLOCATOR_ALLOCATED,
+    &HEAP_PROFILE_LIVE,
     &PROCESS_CPU_TIME,
     &PROCESS_CPU_UTILIZATION,
     &PROCESS_MEMORY_UTILIZATION,
@@ -880,6 +925,9 @@ pub(crate) static ALL: &[&Metric] = &[
     &AGENT_PROFILE_RATE,
     &AGENT_PROFILE_RATE_LIMIT,
     &AGENT_PROFILE_SLOWDOWNS,
+    &AGENT_HEAP_SAMPLES,
+    &AGENT_HEAP_LOST,
+    &AGENT_HEAP_PERIOD,
     &AGENT_SCRAPE_DURATION,
     &AGENT_SCRAPE_BYTES,
     &AGENT_SCRAPE_CONFLICTS,

@@ -21,6 +21,15 @@ pub(crate) mod code;
 pub(crate) mod cpu;
 
 #[cfg_attr(
+    not(all(
+        feature = "profiling",
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )),
+    path = "heap_none.rs"
+)]
+pub(crate) mod heap;
+#[cfg_attr(
     not(all(feature = "profiling", target_os = "linux")),
     path = "wall_none.rs"
 )]

@@ -66,11 +66,17 @@ pub(crate) fn subtract(earlier: &Profile, later: &Profile) -> Option<Profile> {
             times: Vec::new(),
         })
         .collect();
+    // Two moments make a span.
+    let (start, duration) = if later.duration.is_zero() {
+        (earlier.start_unix_nanos, apart(earlier, later))
+    } else {
+        (later.start_unix_nanos, later.duration)
+    };
     let column = later.default_column();
     samples.sort_by_key(|sample| Reverse(sample.values.get(column).map(|value| value.abs())));
     Some(Profile {
-        start_unix_nanos: later.start_unix_nanos,
-        duration: later.duration,
+        start_unix_nanos: start,
+        duration,
         period_type: later.period_type,
         period: later.period.max(earlier.period),
         sample_types: later.sample_types.clone(),
@@ -98,16 +104,27 @@ fn add(sums: &mut Sums, stack: Arc<[u32]>, sample: &Sample, combine: fn(i64, i64
     }
 }
 
-fn comments(earlier: &Profile, later: &Profile) -> Vec<String> {
-    let before = later
+/// How long before the later the earlier began.
+fn apart(earlier: &Profile, later: &Profile) -> Duration {
+    let nanos = later
         .start_unix_nanos
         .saturating_sub(earlier.start_unix_nanos);
-    let mut out = vec![format!(
-        "a difference: {:.1} s, less {:.1} s that began {:.1} s before; below zero is what there was more of then",
-        later.duration.as_secs_f64(),
-        earlier.duration.as_secs_f64(),
-        Duration::from_nanos(before).as_secs_f64(),
-    )];
+    Duration::from_nanos(nanos)
+}
+
+fn comments(earlier: &Profile, later: &Profile) -> Vec<String> {
+    let before = apart(earlier, later).as_secs_f64();
+    let mut out = vec![if later.duration.is_zero() {
+        format!(
+            "a difference of two moments, {before:.1} s apart; below zero is what there was more of before"
+        )
+    } else {
+        format!(
+            "a difference: {:.1} s, less {:.1} s that began {before:.1} s before; below zero is what there was more of then",
+            later.duration.as_secs_f64(),
+            earlier.duration.as_secs_f64(),
+        )
+    }];
     for (which, profile) in [("later", later), ("earlier", earlier)] {
         let comments = profile.comments.iter();
         out.extend(comments.map(|comment| format!("{which}: {comment}")));

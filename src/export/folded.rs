@@ -74,6 +74,8 @@ fn sums<const N: usize>(profiles: [&Profile; N], limit: usize) -> BTreeMap<Strin
             *sum = sum.saturating_add(value.copied().unwrap_or(0));
         }
     }
+    // A stack may have something to say in another column alone.
+    lines.retain(|_, sums| sums.iter().any(|sum| *sum != 0));
     lines
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::store::heap::AGE;
 use crate::store::label::{METHOD, ROUTE};
 use crate::store::looks::STATE;
 use crate::store::profile::{Profile, SAMPLES, Sample, THREAD};
@@ -13,6 +14,8 @@ pub(crate) enum Root {
     Thread,
     /// Whether the thread ran or waited.
     State,
+    /// How long ago a live block was allocated.
+    Age,
 }
 
 /// The samples whose label has a value. How much of the truth they are is not known: a thread's
@@ -24,10 +27,14 @@ pub(crate) fn only(profile: &Profile, key: &'static str, value: &str) -> Profile
         .retain(|sample| sample.label(key).is_some_and(|held| **held == *value));
     // Elsewhere the first column counts.
     let counted = shown.sample_types.iter().position(|held| *held == SAMPLES);
-    let of = |profile: &Profile| profile.total(counted.unwrap_or(0));
-    let (kept, all) = (of(&shown), of(profile));
+    let counted = counted.unwrap_or_else(|| shown.default_column());
+    let (kept, all) = (shown.total(counted), profile.total(counted));
+    let unit = match shown.sample_types.get(counted) {
+        Some(column) if *column != SAMPLES => format!(" {} of {}", column.unit, column.name),
+        _ => String::new(),
+    };
     shown.comments.push(format!(
-        "only samples with {key}={value}: {kept} of {all}; what is said of coverage and losses is of all"
+        "only samples with {key}={value}: {kept} of {all}{unit}; what is said of coverage and losses is of all"
     ));
     shown.accounting.recorded = u64::try_from(kept).unwrap_or(0);
     shown.accounting.expected = None;
@@ -59,6 +66,10 @@ pub(crate) fn rooted(profile: &Profile, root: Root) -> Profile {
 impl Root {
     fn name(self, sample: &Sample) -> String {
         match self {
+            Self::Age => match sample.label(AGE) {
+                Some(age) => format!("[{age}]"),
+                None => "[allocated]".to_owned(),
+            },
             Self::State => match sample.label(STATE) {
                 Some(state) => format!("[{state}]"),
                 None => "[state not known]".to_owned(),

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::assess::leaks::Leaks;
 use crate::assess::targets::TargetTable;
 use crate::store::sync::lock;
 
@@ -17,6 +18,7 @@ pub(crate) mod firefox;
 mod firefox_format;
 pub(crate) mod folded;
 pub(crate) mod guard;
+mod heap_text;
 pub(crate) mod index;
 pub(crate) mod labels;
 pub(crate) mod negotiate;
@@ -46,6 +48,8 @@ pub(crate) mod serve;
 #[derive(Debug, Default)]
 pub(crate) struct Published {
     targets: Mutex<Arc<TargetTable>>,
+    /// Judged when somebody asks, which costs more than to keep what it takes.
+    pub(crate) leaks: Mutex<Leaks>,
     unready: AtomicBool,
     down: Mutex<BTreeSet<&'static str>>,
 }

@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::wire::Message;
 use crate::config;
+use crate::store::heap::object_bytes;
 use crate::store::profile::{
     Function, Line, Location, OVERFLOW_NAME, Profile, Sample, ValueType, to_usize,
 };
@@ -50,7 +51,7 @@ fn message(profile: &Profile, limit: usize) -> Message {
     }
     let samples = profile.samples.iter().take(tables.samples);
     for sample in samples.chain(overflow.map(|overflow| &overflow.sample)) {
-        out.message(2, &strings.sample(sample, &tables.locations));
+        out.message(2, &strings.sample(profile, sample, &tables.locations));
     }
     write_mappings(profile, &tables, &mut strings, &mut out);
     let locations = profile.locations.iter();
@@ -279,7 +280,7 @@ impl<'a> Strings<'a> {
         out
     }
 
-    fn sample(&mut self, sample: &'a Sample, ids: &[u64]) -> Message {
+    fn sample(&mut self, profile: &Profile, sample: &'a Sample, ids: &[u64]) -> Message {
         let mut out = Message::default();
         let stack = sample.stack.iter();
         out.packed(
@@ -292,6 +293,13 @@ impl<'a> Strings<'a> {
             let mut held = Message::default();
             held.number(1, self.index(label.key));
             held.number(2, self.index(&label.value));
+            out.message(3, &held);
+        }
+        if let Some(bytes) = object_bytes(profile, sample) {
+            let mut held = Message::default();
+            held.number(1, self.index("bytes"));
+            held.number(3, bytes.cast_unsigned());
+            held.number(4, self.index("bytes"));
             out.message(3, &held);
         }
         out

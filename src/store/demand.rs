@@ -105,6 +105,13 @@ impl<W: Clone, A: Clone> Board<W, A> {
         open.map(|place| (place.id, place.wish.clone())).collect()
     }
 
+    /// Whether a wish is still there and without an answer.
+    pub(crate) fn is_open(&self, id: u64) -> bool {
+        let state = lock(&self.state);
+        let mut places = state.places.iter();
+        places.any(|place| place.id == id && place.answer.is_none())
+    }
+
     /// Readers that wait or have not yet fetched their answer.
     pub(crate) fn waiting(&self) -> usize {
         lock(&self.state).places.len()

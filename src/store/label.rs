@@ -30,11 +30,13 @@ impl LabelSet {
     /// Stands for sets that found no place.
     const OVERFLOW: Self = Self(1);
 
-    pub(super) const fn number(self) -> u32 {
+    /// The set as a number, for memory that holds nothing else.
+    pub(crate) const fn number(self) -> u32 {
         self.0
     }
 
-    pub(super) const fn numbered(number: u32) -> Self {
+    /// The set of a number that [`LabelSet::number`] gave; any other stands for no labels.
+    pub(crate) const fn of_number(number: u32) -> Self {
         Self(number)
     }
 

@@ -11,6 +11,7 @@ pub(crate) mod demand;
     expect(dead_code, reason = "only foreign registries fill it")
 )]
 pub(crate) mod foreign;
+pub(crate) mod heap;
 pub(crate) mod label;
 #[cfg_attr(
     not(feature = "profiling"),
@@ -23,6 +24,8 @@ pub(crate) mod recorder;
 #[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
 pub(crate) mod samples;
 pub(crate) mod scopes;
+#[expect(dead_code, reason = "only an allocator that records fills it")]
+pub(crate) mod sites;
 #[cfg(feature = "profiling")]
 pub(crate) mod stacks;
 pub(crate) mod symbols;
@@ -38,12 +41,14 @@ use awaits::Awaits;
 use callbacks::Callbacks;
 use demand::Board;
 use foreign::Foreign;
+use heap::Heap;
 use looks::{Look, LookAnswer};
 use metrics::{Metrics, MetricsLimits};
 use profile::Profile;
 use recorder::Recorder;
 use samples::Samples;
 use scopes::Scopes;
+use sites::Sites;
 use symbols::Symbols;
 
 /// A reader's wish for a CPU profile.
@@ -140,6 +145,8 @@ pub(crate) struct Store {
     pub(crate) pauses: Arc<Board<(), ()>>,
     /// Wishes for CPU profiles, answered by the profiling thread.
     pub(crate) cpu: Arc<Board<CpuWish, CpuAnswer>>,
+    /// What the allocator's samples say, asked of the thread that reads them.
+    pub(crate) heap: Heap,
     /// Wishes for names of addresses, answered by the profiling thread.
     pub(crate) names: Arc<Board<NameWish, NameAnswer>>,
     /// Wishes for looks at threads, answered by the thread that looks.
@@ -152,6 +159,8 @@ pub(crate) struct Store {
         expect(dead_code, reason = "nothing samples in this build")
     )]
     pub(crate) samples: Samples,
+    /// Where live memory was allocated.
+    pub(crate) sites: Sites,
     /// What the flight recorder says of itself.
     pub(crate) recorder: Mutex<Recorder>,
     /// Names and lines of addresses seen in profiles.
@@ -172,10 +181,12 @@ impl Store {
             scopes: Scopes::default(),
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
+            heap: Heap::default(),
             names: Arc::new(Board::new(config::PROFILE_READERS)),
             looks: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
+            sites: Sites::default(),
             recorder: Mutex::default(),
             symbols: Symbols::new(config::SYMBOL_BYTES),
         }

@@ -319,7 +319,7 @@ impl Face {
             age,
             doing,
             mark: Mark {
-                set: LabelSet::numbered(self.set.load(Ordering::Relaxed)),
+                set: LabelSet::of_number(self.set.load(Ordering::Relaxed)),
                 trace: self.mark.trace,
             },
             is_task: self.carried.is_some(),

@@ -12,6 +12,21 @@ pub(crate) const TRUNCATED_NAME: &str = "[truncated]";
 /// The only frame of the stack that stands for all that found no place.
 pub(crate) const OVERFLOW: u64 = u64::MAX - 2;
 
+/// The only frame of the stack that stands for stacks that could not be kept when they were taken.
+pub(crate) const LOST: u64 = u64::MAX - 3;
+/// What [`LOST`] is called.
+pub(crate) const LOST_NAME: &str = "[stack lost]";
+
+/// The name of a frame that stands for no code.
+pub(crate) fn mark_name(address: u64) -> Option<&'static str> {
+    match address {
+        TRUNCATED => Some(TRUNCATED_NAME),
+        OVERFLOW => Some(OVERFLOW_NAME),
+        LOST => Some(LOST_NAME),
+        _ => None,
+    }
+}
+
 /// Things that are held once and meant by a small number; 0 means `[overflow]`.
 #[derive(Debug)]
 pub(crate) struct Interned<T: ?Sized> {

@@ -4,6 +4,7 @@
 #[cfg(target_os = "linux")]
 pub(in crate::collect) mod unwind;
 
+pub(in crate::collect) mod desk;
 mod dwarf;
 mod elf;
 pub(in crate::collect) mod modules;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::symbols::Symbolised;
 use crate::store::profile::{Function, Line, Location};
 use crate::store::symbols::Symbol;
 
@@ -15,6 +16,28 @@ pub(in crate::collect) struct Tables {
 }
 
 impl Tables {
+    /// The tables of all addresses that were looked up.
+    pub(in crate::collect) fn of(symbolised: &Symbolised) -> Self {
+        let mut tables = Self::default();
+        let mut addresses: Vec<u64> = symbolised.places.keys().copied().collect();
+        addresses.sort_unstable();
+        for address in addresses {
+            if let Some(place) = symbolised.places.get(&address) {
+                tables.locate(address, address, place.mapping, &place.symbols);
+            }
+        }
+        tables
+    }
+
+    /// Gives a name to what stands in stacks without being an address.
+    pub(in crate::collect) fn mark(&mut self, mark: u64, name: &str) {
+        let symbol = Symbol {
+            function: Function::named(name),
+            line: 0,
+        };
+        self.locate(mark, 0, None, &[symbol]);
+    }
+
     pub(in crate::collect) fn locate(
         &mut self,
         key: u64,

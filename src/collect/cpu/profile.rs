@@ -8,11 +8,9 @@ use crate::collect::code::tables::Tables;
 use crate::config::sampling;
 use crate::store::label::Trace;
 use crate::store::profile::{
-    Accounting, CPU, Function, Label, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID, Sample, THREAD,
-    TRACE_ID,
+    Accounting, CPU, Label, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID, Sample, THREAD, TRACE_ID,
 };
 use crate::store::stacks::{OVERFLOW, TRUNCATED, TRUNCATED_NAME};
-use crate::store::symbols::Symbol;
 use crate::store::windows::{Window, WindowStack};
 
 /// Addresses that have no code behind them, and what they are called.
@@ -45,26 +43,15 @@ pub(super) struct Taken {
 pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken) -> Profile {
     let accounting = account(window);
     let mut comments = comments(window, &accounting, taken);
+    let mut tables = Tables::of(&symbolised);
     comments.extend(symbolised.comments);
-    let mut tables = Tables::default();
-    let mut addresses: Vec<u64> = symbolised.places.keys().copied().collect();
-    addresses.sort_unstable();
-    for address in addresses {
-        if let Some(place) = symbolised.places.get(&address) {
-            tables.locate(address, address, place.mapping, &place.symbols);
-        }
-    }
     for (mark, name) in MARKS {
-        let symbol = Symbol {
-            function: Function::named(name),
-            line: 0,
-        };
         if window
             .stacks
             .iter()
             .any(|stack| stack.addresses.contains(&mark))
         {
-            tables.locate(mark, 0, None, &[symbol]);
+            tables.mark(mark, name);
         }
     }
     let stacks = window.stacks.iter();

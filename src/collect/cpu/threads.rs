@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::collect::heap::leave_out_this_thread;
 use crate::collect::sys::sampling::records::{self, Record, ThreadName};
 use crate::collect::sys::sampling::sampler::Sampler;
 use crate::collect::sys::sampling::{signal, timer};
@@ -78,7 +79,10 @@ impl Watcher {
         watch.scan(Arming::All, true);
         let thread = std::thread::Builder::new()
             .name("sg-watch".to_owned())
-            .spawn(move || watch.run())?;
+            .spawn(move || {
+                leave_out_this_thread();
+                watch.run();
+            })?;
         Ok(Self {
             shared,
             thread: Some(thread),

@@ -1,5 +1,14 @@
 //! The only unsafe code of the crate.
 
+#[cfg_attr(
+    not(all(
+        feature = "profiling",
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64")
+    )),
+    path = "heap_off.rs"
+)]
+pub(crate) mod heap;
 #[cfg(all(
     feature = "profiling",
     target_os = "linux",

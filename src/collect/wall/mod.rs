@@ -11,16 +11,12 @@ mod profile;
 mod threads;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::code::symbols::{Patience, Symbolised, Symboliser};
-use crate::catalog::families;
-use crate::config;
+use super::code::desk::{Answering, Desk};
 use crate::store::looks::{BLOCKED, Look, RUNNING, ThreadChoice};
-use crate::store::metrics::{Counter, unix_nanos_now};
+use crate::store::metrics::unix_nanos_now;
 use crate::store::sync::lock;
 use crate::store::{Store, Unavailable};
 use asker::{Asker, Moment, Owed};
@@ -48,9 +44,10 @@ pub(crate) struct WallCollector {
     readers: Vec<Reader>,
     /// There while somebody looks.
     asker: Option<Asker>,
-    desk: Arc<Desk>,
+    store: Arc<Store>,
+    answers: Answering,
+    /// Readers whose addresses are being named.
     answering: Vec<u64>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 impl fmt::Debug for WallCollector {
@@ -150,34 +147,22 @@ impl Reader {
     }
 }
 
-/// What answers need beside what was gathered.
-struct Desk {
-    store: Arc<Store>,
-    symboliser: Mutex<Symboliser>,
-    panics: Option<Counter>,
-}
-
 impl WallCollector {
     /// `workers` are names that the host gave to the threads of its runtimes.
     pub(crate) fn new(store: Arc<Store>, workers: &[String]) -> Self {
-        let panics = store.metrics.counter(&families::AGENT_PANICS, &["symbols"]);
         Self {
             workers: workers.into(),
             readers: Vec::new(),
             asker: None,
-            desk: Arc::new(Desk {
-                store,
-                symboliser: Mutex::default(),
-                panics: panics.ok(),
-            }),
+            answers: Answering::new(Arc::clone(&store)),
+            store,
             answering: Vec::new(),
-            threads: Vec::new(),
         }
     }
 
     /// Does what is due, then waits until something else is.
     pub(crate) fn turn(&mut self) {
-        let looks = Arc::clone(&self.desk.store.looks);
+        let looks = Arc::clone(&self.store.looks);
         let wait = self.work(Instant::now());
         if self.readers.is_empty() && self.answering.is_empty() {
             looks.wait_for_wish(IDLE_TURN);
@@ -187,7 +172,7 @@ impl WallCollector {
     }
 
     fn work(&mut self, now: Instant) -> Duration {
-        let looks = &self.desk.store.looks;
+        let looks = &self.store.looks;
         looks.expire(now);
         let open = looks.open();
         let is_open = |id| open.iter().any(|(open, _)| *open == id);
@@ -206,7 +191,7 @@ impl WallCollector {
         }
         if let Err(why) = self.look(now) {
             for reader in self.readers.drain(..) {
-                self.desk.store.looks.answer(reader.id, Err(why.clone()));
+                self.store.looks.answer(reader.id, Err(why.clone()));
             }
             self.asker = None;
             return IDLE_TURN;
@@ -304,36 +289,27 @@ impl WallCollector {
     fn answer(&mut self, reader: Reader) {
         if !reader.met {
             let why = Unavailable(nobody(&reader.look, &self.workers));
-            self.desk.store.looks.answer(reader.id, Err(why));
+            self.store.looks.answer(reader.id, Err(why));
             return;
         }
         self.answering.push(reader.id);
-        self.threads.retain(|thread| !thread.is_finished());
-        // Naming a large binary takes seconds, which other readers' moments must not miss. No more
-        // threads than readers: without a thread to be had it is done here.
-        let reader = Arc::new(Mutex::new(Some(reader)));
-        let (desk, inside) = (Arc::clone(&self.desk), Arc::clone(&reader));
-        let spawned = thread::Builder::new()
-            .name("sg-symbols".to_owned())
-            .spawn(move || desk.answer(lock(&inside).take()));
-        match spawned {
-            Ok(thread) => self.threads.push(thread),
-            Err(_) => self.desk.answer(lock(&reader).take()),
-        }
+        let reader = Mutex::new(Some(reader));
+        self.answers.spawn(move |desk| {
+            if let Some(reader) = lock(&reader).take() {
+                answer(desk, reader);
+            }
+        });
     }
 
     /// Stops looking and turns away whoever waits.
     pub(crate) fn stop(&mut self) {
         self.asker = None;
         self.readers.clear();
-        let looks = &self.desk.store.looks;
+        let looks = &self.store.looks;
         for (id, _) in looks.open() {
             looks.answer(id, Err(Unavailable("the agent is stopping".to_owned())));
         }
-        for thread in self.threads.drain(..) {
-            // A panic in naming was caught and counted.
-            drop(thread.join());
-        }
+        self.answers.finish();
     }
 }
 
@@ -366,41 +342,20 @@ fn nobody(look: &Look, workers: &[String]) -> String {
     }
 }
 
-impl Desk {
-    fn answer(&self, reader: Option<Reader>) {
-        let Some(reader) = reader else { return };
-        let looks = &self.store.looks;
-        let taken = Taken {
-            duration: reader.last.duration_since(reader.start),
-            start_unix_nanos: reader.start_unix_nanos,
-            moments: reader.moments,
-            look: reader.look,
-        };
-        let addresses = reader.gathered.addresses();
-        let asked = match &taken.look {
-            Look::Over(wish) => wish.duration,
-            Look::Now { .. } => Duration::ZERO,
-        };
-        let open = || looks.open();
-        let patience = Patience {
-            // The go tool gives up 1.5 times the seconds asked for plus 5 s after asking.
-            deadline: Instant::now() + (asked / 2 + Duration::from_secs(3)).min(config::SYMBOLISE),
-            wanted: &|| open().iter().any(|(open, _)| *open == reader.id),
-        };
-        // Files may be damaged in ways that their readers did not foresee.
-        let symbolised = catch_unwind(AssertUnwindSafe(|| {
-            lock(&self.symboliser).symbolise(&addresses, &self.store.symbols, &patience)
-        }));
-        let symbolised = symbolised.unwrap_or_else(|_| {
-            if let Some(panics) = &self.panics {
-                panics.inc();
-            }
-            Symbolised::raw(
-                &addresses,
-                "no names: reading the symbols failed unexpectedly",
-            )
-        });
-        let seen = profile::seen(reader.gathered, symbolised, &taken);
-        looks.answer(reader.id, Ok(Arc::new(seen)));
-    }
+fn answer(desk: &Desk, reader: Reader) {
+    let looks = &desk.store.looks;
+    let taken = Taken {
+        duration: reader.last.duration_since(reader.start),
+        start_unix_nanos: reader.start_unix_nanos,
+        moments: reader.moments,
+        look: reader.look,
+    };
+    let addresses = reader.gathered.addresses();
+    let asked = match &taken.look {
+        Look::Over(wish) => wish.duration,
+        Look::Now { .. } => Duration::ZERO,
+    };
+    let symbolised = desk.symbolise(&addresses, true, asked, &|| looks.is_open(reader.id));
+    let seen = profile::seen(reader.gathered, symbolised, &taken);
+    looks.answer(reader.id, Ok(Arc::new(seen)));
 }

@@ -8,10 +8,7 @@ use super::marks;
 use crate::collect::code::symbols::Symbolised;
 use crate::collect::code::tables::Tables;
 use crate::store::looks::{BLOCKED, Look, STATE, Seen, ThreadChoice, ThreadRow};
-use crate::store::profile::{
-    Accounting, Function, Label, Profile, SAMPLES, Sample, THREAD, ValueType,
-};
-use crate::store::symbols::Symbol;
+use crate::store::profile::{Accounting, Label, Profile, SAMPLES, Sample, THREAD, ValueType};
 
 /// Time that passed, whether or not the CPU was used.
 const WALL: ValueType = ValueType {
@@ -36,14 +33,7 @@ pub(super) struct Taken {
 
 /// What a reader sees.
 pub(super) fn seen(gathered: Gathered, symbolised: Symbolised, taken: &Taken) -> Seen {
-    let mut tables = Tables::default();
-    let mut addresses: Vec<u64> = symbolised.places.keys().copied().collect();
-    addresses.sort_unstable();
-    for address in addresses {
-        if let Some(place) = symbolised.places.get(&address) {
-            tables.locate(address, address, place.mapping, &place.symbols);
-        }
-    }
+    let mut tables = Tables::of(&symbolised);
     let (entries, shown) = match gathered {
         Gathered::Window(sums) => ((sums.entries(), sums.truncated), Vec::new()),
         Gathered::Now(shown) => {
@@ -63,11 +53,7 @@ pub(super) fn seen(gathered: Gathered, symbolised: Symbolised, taken: &Taken) ->
         if !tables.places.contains_key(&mark)
             && let Some(name) = marks::name(mark)
         {
-            let symbol = Symbol {
-                function: Function::named(&name),
-                line: 0,
-            };
-            tables.locate(mark, 0, None, &[symbol]);
+            tables.mark(mark, &name);
         }
     }
     let mut left_out = 0;
@@ -260,6 +246,8 @@ mod tests {
 
     use super::*;
     use crate::collect::code::symbols::Place;
+    use crate::store::profile::Function;
+    use crate::store::symbols::Symbol;
 
     /// A stack whose functions have these names, leaf first.
     fn named(names: &[&str]) -> (Vec<u64>, Symbolised) {

@@ -66,9 +66,18 @@ impl Format {
 }
 
 /// The answer to HEAD. The length is known only after the work, which HEAD must not start.
-pub(super) fn head(format: Format) -> Reply {
+pub(super) fn head(format: Format, file: &str) -> Reply {
     let reply = Reply::new(200, format.content_type(), Vec::new());
-    present(format, reply).without_length()
+    present(format, file, reply).without_length()
+}
+
+/// How a profile is written and what it is called.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written<'a> {
+    pub(super) format: Format,
+    pub(super) title: &'a str,
+    /// The name of a file, without an ending.
+    pub(super) file: &'static str,
 }
 
 /// A profile as a reply in its format.
@@ -78,11 +87,10 @@ pub(super) fn head(format: Format) -> Reply {
 pub(super) fn written(
     plane: &Plane,
     profile: &Profile,
-    format: Format,
-    title: &str,
+    as_written: Written<'_>,
 ) -> Result<Reply, Refusal> {
-    let shown = encode(plane, profile, None, format, title)?;
-    reply(plane, format, shown)
+    let shown = encode(plane, profile, None, as_written)?;
+    reply(plane, as_written, shown)
 }
 
 /// What a profile has more than an earlier one, as a reply in its format.
@@ -93,20 +101,23 @@ pub(super) fn compared(
     plane: &Plane,
     later: &Profile,
     earlier: &Profile,
-    format: Format,
-    title: &str,
+    as_written: Written<'_>,
 ) -> Result<Reply, Refusal> {
-    let shown = encode(plane, later, Some(earlier), format, title)?;
-    reply(plane, format, shown)
+    let shown = encode(plane, later, Some(earlier), as_written)?;
+    reply(plane, as_written, shown)
 }
 
-fn reply(plane: &Plane, format: Format, (bytes, policy): Shown) -> Result<Reply, Refusal> {
+fn reply(
+    plane: &Plane,
+    Written { format, file, .. }: Written<'_>,
+    (bytes, policy): Shown,
+) -> Result<Reply, Refusal> {
     let body = plane.large.admit(bytes).ok_or_else(|| {
         let text = format!("large answers at limit {}", config::LARGE_BODIES);
         Refusal::new(503, Reason::LargeBodies, text).retry_after(config::WRITE_PROGRESS)
     })?;
     let reply = Reply::shared(200, format.content_type(), Arc::new(body));
-    let reply = present(format, reply);
+    let reply = present(format, file, reply);
     Ok(match policy {
         Some(policy) => reply.with("Content-Security-Policy", policy),
         None => reply,
@@ -120,8 +131,7 @@ fn encode(
     plane: &Plane,
     later: &Profile,
     earlier: Option<&Profile>,
-    format: Format,
-    title: &str,
+    Written { format, title, .. }: Written<'_>,
 ) -> Result<Shown, Refusal> {
     let subtracted = || match earlier {
         None => Ok(Cow::Borrowed(later)),
@@ -160,16 +170,16 @@ fn encode(
 /// Headers of a profile, as Go's server sends them. The pprof body is gzip without
 /// `Content-Encoding`: the file itself is compressed, and a client must not unpack it. Files for a
 /// viewer elsewhere are saved under a name that it opens; text and picture are shown.
-fn present(format: Format, reply: Reply) -> Reply {
-    let name = match format {
-        Format::Pprof => "profile",
-        Format::Speedscope => "profile.speedscope.json",
-        Format::Firefox => "profile.firefox.json",
+fn present(format: Format, file: &str, reply: Reply) -> Reply {
+    let ending = match format {
+        Format::Pprof => "",
+        Format::Speedscope => ".speedscope.json",
+        Format::Firefox => ".firefox.json",
         Format::Folded | Format::Svg => return reply,
     };
     reply.with(
         "Content-Disposition",
-        format!("attachment; filename=\"{name}\""),
+        format!("attachment; filename=\"{file}{ending}\""),
     )
 }
 

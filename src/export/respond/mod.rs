@@ -8,6 +8,8 @@ mod actions;
 mod block;
 mod bodies;
 mod form;
+mod heap;
+mod heap_stats;
 mod logical;
 pub(crate) mod message;
 mod moment;
@@ -42,6 +44,7 @@ use crate::store::Store;
 use actions::Actions;
 use bodies::{LargeBodies, Pages};
 use form::Format;
+use heap::Shown as Heap;
 pub use message::{Reply, Request};
 use query::Query;
 use raises::Raises;
@@ -91,6 +94,7 @@ impl Plane {
         self.store.cpu.expire(now);
         self.store.names.expire(now);
         self.store.looks.expire(now);
+        self.store.heap.wishes.expire(now);
         self.store.pauses.expire(now);
     }
 
@@ -170,6 +174,9 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/block" => block::block(plane, request, Format::Pprof).await,
         "/debug/pprof/wall" => wall::wall(plane, request, Format::Pprof).await,
         "/debug/pprof/goroutine" => scopes::goroutine(plane, request),
+        "/debug/pprof/heap" => heap::heap(plane, request, Heap::InUse, Format::Pprof).await,
+        "/debug/pprof/allocs" => heap::heap(plane, request, Heap::Allocated, Format::Pprof).await,
+        "/debug/heap/stats" => heap_stats::stats(plane, request).await,
         "/debug/pprof/threads" => wall::threads(plane, request).await,
         "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
@@ -185,12 +192,15 @@ enum Drawn {
     Cpu,
     Wall,
     Await,
+    Heap(Heap),
 }
 
-const DRAWN: [(&str, Drawn); 3] = [
+const DRAWN: [(&str, Drawn); 5] = [
     ("cpu", Drawn::Cpu),
     ("wall", Drawn::Wall),
     ("await", Drawn::Await),
+    ("heap", Drawn::Heap(Heap::InUse)),
+    ("allocs", Drawn::Heap(Heap::Allocated)),
 ];
 
 async fn flamegraph(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
@@ -198,6 +208,7 @@ async fn flamegraph(plane: &Plane, request: &Request) -> Result<Reply, Refusal> 
     match drawn {
         Drawn::Cpu => profile::cpu(plane, request, Format::Svg).await,
         Drawn::Wall => wall::wall(plane, request, Format::Svg).await,
+        Drawn::Heap(shown) => heap::heap(plane, request, shown, Format::Svg).await,
         Drawn::Await => block::block(plane, request, Format::Svg).await,
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Plane;
-use super::form::{self, FORMATS, Format, compared, written};
+use super::form::{self, FORMATS, Format, Written, compared, written};
 use super::message::Reply;
 use super::query::Query;
 use crate::config;
@@ -24,6 +24,8 @@ enum Extra {
     Root(Root),
     /// Trace and span of the request; they multiply the samples.
     Span,
+    /// How long ago live blocks were allocated.
+    Age,
 }
 
 const LABELS: [(&str, Extra); 3] = [
@@ -31,6 +33,8 @@ const LABELS: [(&str, Extra); 3] = [
     ("thread", Extra::Root(Root::Thread)),
     ("span", Extra::Span),
 ];
+
+const HEAP_LABELS: [(&str, Extra); 2] = [("route", Extra::Root(Root::Route)), ("age", Extra::Age)];
 
 /// What a reader wants to see of a profile, checked.
 #[derive(Debug)]
@@ -45,6 +49,10 @@ pub(super) struct Shape {
     pub(super) diff_ago: Option<Duration>,
     /// The route whose samples are subtracted.
     diff_route: Option<String>,
+    /// What else is subtracted, for the title.
+    pub(super) subtracted: Option<String>,
+    /// The name under which a file is saved, without an ending.
+    pub(super) file: &'static str,
     /// What is subtracted is first brought to the same total.
     normalize: bool,
 }
@@ -58,7 +66,7 @@ impl Shape {
                 return Err(Refusal::new(400, Reason::Parameter, text));
             }
         }
-        Self::checked(query, default, None)
+        Self::checked(query, default, None, &LABELS, false)
     }
 
     /// Reads the same and what concerns the past of a profile whose past is kept.
@@ -73,21 +81,39 @@ impl Shape {
         } else {
             None
         };
-        Self::checked(query, default, diff_ago)
+        Self::checked(query, default, diff_ago, &LABELS, false)
+    }
+
+    /// Reads what concerns a profile of the heap, from which something may be subtracted.
+    pub(super) fn read_heap(
+        query: &Query,
+        default: Format,
+        is_difference: bool,
+    ) -> Result<Self, Refusal> {
+        if query.has("diff_ago") {
+            let text = "diff_ago is for CPU profiles alone; seconds shows what changes, diff_at less \
+                        a heap that was kept";
+            return Err(Refusal::new(400, Reason::Parameter, text));
+        }
+        Self::checked(query, default, None, &HEAP_LABELS, is_difference)
     }
 
     fn checked(
         query: &Query,
         default: Format,
         diff_ago: Option<Duration>,
+        extras: &[(&str, Extra)],
+        is_difference: bool,
     ) -> Result<Self, Refusal> {
         let shape = Self {
             format: query.word("format", &FORMATS, default)?,
-            labels: query.word("labels", &LABELS, Extra::None)?,
+            labels: query.word("labels", extras, Extra::None)?,
             route: query.text("route", config::LABEL_BYTES)?,
             names: query.word("symbolize", &[("none", false)], true)?,
             diff_ago,
             diff_route: query.text("diff_route", config::LABEL_BYTES)?,
+            subtracted: None,
+            file: "profile",
             normalize: query.word("normalize", &[("0", false), ("1", true)], false)?,
         };
         let refused = |text| Err(Refusal::new(400, Reason::Parameter, text));
@@ -97,9 +123,14 @@ impl Shape {
         if shape.diff_ago.is_some() && shape.diff_route.is_some() {
             return refused("diff_ago and diff_route exclude each other");
         }
-        let differs = shape.diff_ago.is_some() || shape.diff_route.is_some();
+        if is_difference && shape.diff_route.is_some() {
+            return refused("diff_route and seconds, diff_at exclude each other");
+        }
+        let differs = is_difference || shape.diff_ago.is_some() || shape.diff_route.is_some();
         if shape.normalize && !differs {
-            return refused("normalize needs diff_ago or diff_route");
+            return refused(
+                "normalize needs something to subtract: diff_ago, diff_route or diff_at",
+            );
         }
         if shape.format == Format::Speedscope && differs {
             return refused(
@@ -118,7 +149,7 @@ impl Shape {
 
     /// The answer to HEAD.
     pub(super) fn head(&self) -> Reply {
-        form::head(self.format)
+        form::head(self.format, self.file)
     }
 
     /// Whether a reader wants to see what has these labels.
@@ -132,6 +163,11 @@ impl Shape {
     /// Whether samples of different traces must be told apart.
     pub(super) fn tells_traces_apart(&self) -> bool {
         self.labels == Extra::Span
+    }
+
+    /// Whether live blocks of different ages must be told apart.
+    pub(super) fn tells_ages_apart(&self) -> bool {
+        self.labels == Extra::Age
     }
 
     /// The answer.
@@ -153,7 +189,13 @@ impl Shape {
             Some(_) => Some(routed(profile, &self.diff_route)),
             None => earlier.map(|earlier| routed(earlier, &self.route)),
         };
-        if let Extra::Root(root) = self.labels {
+        let root = match self.labels {
+            Extra::Root(root) => Some(root),
+            // Tools that read pprof files know labels; pictures need a frame.
+            Extra::Age if self.format != Format::Pprof => Some(Root::Age),
+            Extra::Age | Extra::Span | Extra::None => None,
+        };
+        if let Some(root) = root {
             later = Cow::Owned(labels::rooted(&later, root));
             earlier = earlier.map(|earlier| Cow::Owned(labels::rooted(&earlier, root)));
         }
@@ -162,8 +204,16 @@ impl Shape {
         }
         let title = self.title(plane, &later);
         match earlier {
-            Some(earlier) => compared(plane, &later, &earlier, self.format, &title),
-            None => written(plane, &later, self.format, &title),
+            Some(earlier) => compared(plane, &later, &earlier, self.written(&title)),
+            None => written(plane, &later, self.written(&title)),
+        }
+    }
+
+    fn written<'a>(&self, title: &'a str) -> Written<'a> {
+        Written {
+            format: self.format,
+            title,
+            file: self.file,
         }
     }
 
@@ -172,6 +222,10 @@ impl Shape {
             "cpu" => "CPU",
             "wall" => "Wall time",
             "delay" => "Waits of requests",
+            "inuse_space" => "Memory in use",
+            "inuse_objects" => "Objects in use",
+            "alloc_space" => "Memory allocated",
+            "alloc_objects" => "Objects allocated",
             "threadcreate" => "Threads by name",
             "goroutine" => "Open requests",
             other => other,
@@ -182,6 +236,9 @@ impl Shape {
         }
         if let Some(route) = &self.diff_route {
             title.push_str(&format!(" less {route}"));
+        }
+        if let Some(subtracted) = &self.subtracted {
+            title.push_str(&format!(" less {subtracted}"));
         }
         if let Some(ago) = self.diff_ago {
             title.push_str(&format!(" less {} s before", ago.as_secs()));

@@ -10,6 +10,7 @@ use super::*;
 use crate::assess::targets::TargetTable;
 use crate::catalog::endpoints;
 use crate::config;
+use crate::store::heap::Recording;
 use crate::store::looks::{Seen, ThreadRow};
 use crate::store::profile::{Accounting, CPU, Function, Line, Location, Profile, SAMPLES, Sample};
 use crate::store::recorder::{HeldSpan, Recorder};
@@ -101,7 +102,7 @@ pub(crate) fn silent() -> Arc<Plane> {
     silent_with(config)
 }
 
-fn silent_with(config: Config) -> Arc<Plane> {
+pub(super) fn silent_with(config: Config) -> Arc<Plane> {
     let store = Arc::new(Store::new(config.series));
     Arc::new(Plane::new(store, Arc::new(config), Arc::default()))
 }
@@ -118,7 +119,18 @@ pub(crate) fn served_by(
     let (profiling, collecting) = (Arc::clone(&plane), Arc::clone(&plane));
     let (stop_profiling, stop_collecting) = (Arc::clone(&stop), Arc::clone(&stop));
     let (looking, stop_looking) = (Arc::clone(&plane), Arc::clone(&stop));
+    let (recording, stop_recording) = (Arc::clone(&plane), Arc::clone(&stop));
+    plane.store.heap.recording.set(Recording::On).unwrap();
     let threads = vec![
+        thread::spawn(move || {
+            let wishes = &recording.store.heap.wishes;
+            while !stop_recording.load(Ordering::Relaxed) {
+                for (id, wish) in wishes.open() {
+                    wishes.answer(id, super::heap::tests::answer(wish));
+                }
+                wishes.wait(Duration::from_millis(5));
+            }
+        }),
         thread::spawn(move || {
             while !stop_looking.load(Ordering::Relaxed) {
                 for (id, _) in looking.store.looks.open() {
@@ -145,6 +157,7 @@ pub(crate) fn served_by(
                 for (id, ()) in collecting.store.refresh.open() {
                     collecting.store.refresh.answer(id, ());
                 }
+                collecting.store.pauses.expire(Instant::now());
                 collecting.store.refresh.wait(Duration::from_millis(5));
             }
         }),
@@ -235,22 +248,22 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn ask(plane: &Plane, method: &str, target: &str) -> Reply {
+pub(super) fn ask(plane: &Plane, method: &str, target: &str) -> Reply {
     let request = Request::new(method, target).header("host", "localhost:6060");
     block_on(respond(plane, request))
 }
 
-fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+pub(super) fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
     let mut lines = reply.headers();
     lines.find(|line| line.0 == name).map(|line| line.1)
 }
 
-fn text(reply: &Reply) -> &str {
+pub(super) fn text(reply: &Reply) -> &str {
     std::str::from_utf8(reply.body()).unwrap()
 }
 
 /// The `detail` of a problem or the text for Go's tool, whichever the path's clients read.
-fn detail(reply: &Reply) -> String {
+pub(super) fn detail(reply: &Reply) -> String {
     if header(reply, "X-Go-Pprof").is_some() {
         assert_eq!(header(reply, "Content-Type"), Some(TEXT));
         return text(reply).trim_end_matches('\n').to_owned();
@@ -419,7 +432,7 @@ fn bad_parameters_get_exact_answers_and_start_nothing() {
         ),
         (
             "normalize=1",
-            "normalize needs diff_ago or diff_route".to_owned(),
+            "normalize needs something to subtract: diff_ago, diff_route or diff_at".to_owned(),
         ),
         (
             "diff_ago=60&format=speedscope",

@@ -92,6 +92,14 @@ impl Snapshot {
         self.families.get(place)
     }
 
+    /// The value of a gauge or an observed total without labels; `None` where it is not known.
+    pub(crate) fn float(&self, metric: &Metric) -> Option<f64> {
+        match self.values(self.family(metric)?).next()? {
+            (_, Value::Float(value)) => Some(value),
+            _ => None,
+        }
+    }
+
     /// Every series of a family that has a value.
     pub(crate) fn values<'a>(
         &'a self,

@@ -6,8 +6,10 @@
 
 use std::cell::UnsafeCell;
 use std::fmt;
+use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicU64;
 
-use super::bits::Bits;
+use super::bits::{self, Bits};
 use super::records::ThreadName;
 use crate::store::label::Mark;
 
@@ -34,9 +36,21 @@ pub(crate) struct Head {
     pub(crate) mark: Mark,
 }
 
+/// What a slot holds beside stack bytes.
+pub(crate) trait HasStack: Copy {
+    /// Bytes of stack that were copied.
+    fn stack_bytes(&self) -> u32;
+}
+
+impl HasStack for Head {
+    fn stack_bytes(&self) -> u32 {
+        self.len
+    }
+}
+
 #[repr(C)]
-struct Slot {
-    head: UnsafeCell<Head>,
+struct Slot<H> {
+    head: UnsafeCell<MaybeUninit<H>>,
     stack: UnsafeCell<[u8; STACK_BYTES]>,
 }
 
@@ -44,18 +58,21 @@ struct Slot {
 // `Arena::free`, at which one handler succeeds) and putting the number into `Arena::ready`, and read
 // only by the one draining thread between taking it out of there and putting it back into `free`.
 // Both sets acquire and release. So no two threads touch them at once.
-unsafe impl Sync for Slot {}
+unsafe impl<H: Copy + Send> Sync for Slot<H> {}
 
-pub(crate) struct Arena {
-    slots: &'static [Slot],
+pub(crate) struct Arena<H: 'static = Head> {
+    slots: &'static [Slot<H>],
     /// Slots that nobody has. The first is taken, so that few slots are in use at a low rate: they
     /// stay in the caches, and the others' memory is never touched.
-    free: Bits,
+    free: Numbers,
     /// Slots that hold a sample.
-    ready: Bits,
+    ready: Numbers,
 }
 
-impl fmt::Debug for Arena {
+/// In the mapping, behind the slots.
+type Numbers = Bits<&'static [AtomicU64]>;
+
+impl<H> fmt::Debug for Arena<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Arena")
             .field("slots", &self.slots.len())
@@ -63,13 +80,15 @@ impl fmt::Debug for Arena {
     }
 }
 
-impl Arena {
-    /// Maps `slots` slots for the rest of the process's life.
+impl<H: HasStack> Arena<H> {
+    /// Maps `slots` slots for the rest of the process's life. Allocates nothing: an allocator calls it.
     ///
     /// # Errors
     /// The kernel's error if it gives no memory.
     pub(crate) fn new(slots: usize) -> std::io::Result<Self> {
-        let bytes = slots * size_of::<Slot>();
+        let words = bits::words(slots);
+        let behind = slots * size_of::<Slot<H>>();
+        let bytes = behind + 2 * words * size_of::<AtomicU64>();
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
         let mapped = unsafe {
             libc::mmap(
@@ -89,10 +108,16 @@ impl Arena {
             // without it leaves things as they are.
             unsafe { libc::madvise(mapped, bytes, advice) };
         }
-        // SAFETY: the mapping is page-aligned, large enough for `slots` values, zeroed (a valid
-        // `Slot`: integers all), and never unmapped, hence 'static.
-        let slots = unsafe { std::slice::from_raw_parts(mapped.cast::<Slot>(), slots) };
-        let (free, ready) = (Bits::none(slots.len()), Bits::none(slots.len()));
+        // SAFETY: the mapping is page-aligned, large enough for `slots` values, zeroed (a valid `Slot`:
+        // integers and what is written before it is read), and never unmapped, hence 'static.
+        let slots = unsafe { std::slice::from_raw_parts(mapped.cast::<Slot<H>>(), slots) };
+        let numbers = |place: usize| {
+            // SAFETY: within the mapping, behind the slots, whose size is a multiple of a word's.
+            let start = unsafe { mapped.byte_add(behind + place * words * size_of::<AtomicU64>()) };
+            // SAFETY: aligned and zeroed, `words` words long, never unmapped; each set has its own.
+            Bits::of(unsafe { std::slice::from_raw_parts(start.cast::<AtomicU64>(), words) })
+        };
+        let (free, ready) = (numbers(0), numbers(1));
         for number in 0..slots.len() {
             free.insert(number);
         }
@@ -104,7 +129,7 @@ impl Arena {
     ///
     /// No lock, allocation or system call of its own.
     #[inline]
-    pub(crate) fn write(&self, fill: impl FnOnce(*mut u8) -> Head) -> bool {
+    pub(crate) fn write(&self, fill: impl FnOnce(*mut u8) -> H) -> bool {
         let Some(number) = self.free.take_first() else {
             return false;
         };
@@ -113,13 +138,13 @@ impl Arena {
         };
         let head = fill(slot.stack.get().cast::<u8>());
         // SAFETY: the claim above makes this the only thread in the slot.
-        unsafe { slot.head.get().write(head) };
+        unsafe { slot.head.get().write(MaybeUninit::new(head)) };
         self.ready.insert(number);
         true
     }
 
     /// Hands every finished sample to `take` and frees its slot. One thread drains at a time.
-    pub(crate) fn drain(&self, mut take: impl FnMut(&Head, &[u8])) {
+    pub(crate) fn drain(&self, mut take: impl FnMut(&H, &[u8])) {
         for number in self.ready.iter() {
             let Some(slot) = self.slots.get(number) else {
                 continue;
@@ -130,16 +155,20 @@ impl Arena {
             let _freed = Freed(&self.free, number);
             // SAFETY: its writer is done, and only this thread takes slots out of `ready`.
             let head = unsafe { slot.head.get().read() };
+            // SAFETY: written before the slot's number came into `ready`.
+            let head = unsafe { head.assume_init() };
             // SAFETY: as above; the reference ends before the slot is freed.
             let stack = unsafe { &*slot.stack.get() };
-            let len = usize::try_from(head.len).unwrap_or(0).min(STACK_BYTES);
+            let len = usize::try_from(head.stack_bytes())
+                .unwrap_or(0)
+                .min(STACK_BYTES);
             take(&head, stack.get(..len).unwrap_or_default());
         }
     }
 }
 
 /// Puts a slot back among the free ones when it is dropped.
-struct Freed<'a>(&'a Bits, usize);
+struct Freed<'a>(&'a Numbers, usize);
 
 impl Drop for Freed<'_> {
     fn drop(&mut self) {

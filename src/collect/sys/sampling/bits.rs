@@ -1,5 +1,6 @@
 //! A set of small numbers that a signal handler may change: a bit for each, side by side.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Numbers in one word.
@@ -9,13 +10,25 @@ const WORD: usize = 64;
 const TRIES: usize = 8;
 
 #[derive(Debug)]
-pub(super) struct Bits(Box<[AtomicU64]>);
+pub(super) struct Bits<W = Box<[AtomicU64]>>(W);
+
+/// Words that hold so many numbers.
+pub(super) const fn words(count: usize) -> usize {
+    count.div_ceil(WORD)
+}
 
 impl Bits {
     /// A set without members; numbers below `count` have a place.
     pub(super) fn none(count: usize) -> Self {
-        let words = std::iter::repeat_with(AtomicU64::default);
-        Self(words.take(count.div_ceil(WORD)).collect())
+        let zeros = std::iter::repeat_with(AtomicU64::default);
+        Self(zeros.take(words(count)).collect())
+    }
+}
+
+impl<W: Deref<Target = [AtomicU64]>> Bits<W> {
+    /// The set whose members are the bits of these words.
+    pub(super) fn of(words: W) -> Self {
+        Self(words)
     }
 
     /// Adds a number. What was written before is seen by whoever finds it afterwards.

@@ -3,18 +3,18 @@
 
 /// What the interrupted code was doing.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Registers {
-    pub(super) pc: u64,
-    pub(super) sp: u64,
-    pub(super) fp: u64,
+pub(in crate::collect::sys) struct Registers {
+    pub(in crate::collect::sys) pc: u64,
+    pub(in crate::collect::sys) sp: u64,
+    pub(in crate::collect::sys) fp: u64,
     /// Link register; 0 on x86-64.
-    pub(super) lr: u64,
+    pub(in crate::collect::sys) lr: u64,
 }
 
 /// An address inside the thread's own block, which the C library puts at the top of its stack.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-pub(super) fn thread_pointer() -> usize {
+pub(in crate::collect::sys) fn thread_pointer() -> usize {
     let pointer: usize;
     // SAFETY: the x86-64 ABI keeps the thread pointer's own address in its first word.
     unsafe {
@@ -27,7 +27,7 @@ pub(super) fn thread_pointer() -> usize {
 
 #[cfg(target_arch = "aarch64")]
 #[inline]
-pub(super) fn thread_pointer() -> usize {
+pub(in crate::collect::sys) fn thread_pointer() -> usize {
     let pointer: usize;
     // SAFETY: reads a register that user space may read.
     unsafe {
@@ -70,7 +70,7 @@ pub(super) fn interrupted(context: *mut libc::c_void) -> Registers {
 /// The registers of the caller, now.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn here() -> Registers {
+pub(in crate::collect::sys) fn here() -> Registers {
     let (pc, sp, fp): (u64, u64, u64);
     // SAFETY: reads registers only.
     unsafe {
@@ -85,7 +85,7 @@ pub(super) fn here() -> Registers {
 /// The registers of the caller, now.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-pub(super) fn here() -> Registers {
+pub(in crate::collect::sys) fn here() -> Registers {
     let (pc, sp, fp, lr): (u64, u64, u64, u64);
     // SAFETY: reads registers only.
     unsafe {

@@ -204,7 +204,7 @@ fn whole_nanos(duration: Duration) -> u64 {
 }
 
 /// A word that is 1 here and 0 in every forked child, whichever way it was forked.
-pub(super) fn wiped_on_fork() -> std::io::Result<&'static AtomicU32> {
+pub(in crate::collect::sys) fn wiped_on_fork() -> std::io::Result<&'static AtomicU32> {
     let page = 4096;
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing of ours.
     let mapped = unsafe {

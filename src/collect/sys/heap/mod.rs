@@ -1,0 +1,145 @@
+//! Heap samples: which blocks are sampled, where they were allocated, and which of them still live.
+//!
+//! The host's allocations pass through [`ProfiledAllocator`]. A thread counts down to its next sampled
+//! byte (`gaps`); the block that holds it is allocated so that its address says so, enters the table of
+//! live blocks (`table`) and, with registers and stack bytes, the ring (`ring`), which one thread of the
+//! agent drains. No path of an allocation locks, allocates for itself or unwinds.
+
+#![expect(dead_code, reason = "the collector that drains this comes next")]
+
+mod allocator;
+mod counts;
+mod gaps;
+mod rate;
+mod ring;
+mod state;
+mod table;
+
+use std::time::Duration;
+
+use super::sampling::arena::Head;
+use crate::store::label::Mark;
+
+pub use allocator::ProfiledAllocator;
+pub(crate) use counts::{Counts, Estimate};
+
+/// Whether an allocation has passed through a [`ProfiledAllocator`] of this process.
+pub(crate) fn is_installed() -> bool {
+    rate::is_installed()
+}
+
+/// Mean bytes between two samples that threads take from now on, 0 while sampling is off. It may be a
+/// multiple of what was asked for: see [`Counts::doubled`].
+pub(crate) fn rate() -> u64 {
+    state::ready().map_or_else(rate::effective, |state| {
+        if state.is_alive() {
+            rate::effective()
+        } else {
+            0
+        }
+    })
+}
+
+/// Sets the mean bytes between two samples; 0 turns sampling off, 1 samples every block.
+///
+/// The calling thread follows at once, others after at most `gaps::CHUNK` bytes. Blocks that were sampled
+/// before keep the rate that they were sampled at.
+pub(crate) fn set_rate(mean_bytes: u64) {
+    rate::set(mean_bytes);
+    gaps::follow();
+}
+
+/// Sets how many samples a second the process may take before the rate is doubled.
+pub(crate) fn set_limit(samples_per_second: u64) {
+    rate::set_limit(samples_per_second);
+}
+
+/// A block when it was allocated.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allocated {
+    /// Bytes asked for.
+    pub(crate) size: u64,
+    /// Mean bytes between samples on its thread.
+    pub(crate) rate: u64,
+    pub(crate) mark: Mark,
+    /// On the kernel's coarse monotonic clock.
+    pub(crate) born_millis: u64,
+}
+
+impl Allocated {
+    /// What it stands for.
+    pub(crate) fn estimate(&self) -> Estimate {
+        Estimate::of(self.size, self.rate)
+    }
+}
+
+/// Hands every sample that waits in the ring to `take`: the block, the thread with its registers, and
+/// the stack from its `sp` upwards. The number that `take` returns stays with the block while it lives.
+///
+/// One thread drains at a time.
+pub(crate) fn drain(mut take: impl FnMut(&Allocated, &Head, &[u8]) -> u32) {
+    if let Some(state) = state::ready() {
+        state.ring.drain(|sample, stack| {
+            let number = take(&sample.allocated(), &sample.head, stack);
+            state.table.set_stack(sample.ticket, number);
+        });
+    }
+}
+
+/// A sampled block that lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Live {
+    pub(crate) address: u64,
+    /// Bytes asked for.
+    pub(crate) size: u64,
+    /// Mean bytes between samples on the thread that allocated it, at that time.
+    pub(crate) rate: u64,
+    /// Its labels; a trace is not kept.
+    pub(crate) mark: Mark,
+    /// On the kernel's coarse monotonic clock.
+    pub(crate) born_millis: u64,
+    /// What `drain` was told; `None` if the stack was lost or is still in the ring.
+    pub(crate) stack: Option<u32>,
+}
+
+impl Live {
+    /// What it stands for.
+    pub(crate) fn estimate(&self) -> Estimate {
+        Estimate::of(self.size, self.rate)
+    }
+}
+
+/// Hands every sampled block that lives to `visit`, in no order. Blocks that come or go meanwhile may or
+/// may not be among them; each that is seen is whole.
+pub(crate) fn live(mut visit: impl FnMut(&Live)) {
+    if let Some(state) = state::ready() {
+        state.table.walk(&mut visit);
+    }
+}
+
+/// What became of samples since the start of the process.
+pub(crate) fn counts() -> Counts {
+    counts::now()
+}
+
+/// Waits until the ring is half full, but not for longer than `at_most`.
+pub(crate) fn wait(at_most: Duration) {
+    match state::ready() {
+        Some(state) => state.ring.wait(at_most),
+        // Nothing was sampled yet.
+        None => std::thread::sleep(at_most),
+    }
+}
+
+/// The calling thread's allocations are not sampled from now on. What it frees is.
+pub(crate) fn leave_out_this_thread() {
+    gaps::leave_out();
+}
+
+/// Now on the clock of `born_millis`.
+pub(crate) fn now_millis() -> u64 {
+    rate::now_millis()
+}
+
+#[cfg(test)]
+mod tests;
