@@ -220,7 +220,7 @@ pub(crate) static ALL: &[Endpoint] = &[
          labels=route|thread|span, route=/path, diff_ago=seconds..=900, diff_route=/path, normalize=0|1, \
          symbolize=none; of the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, \
          1..=900 s apart",
-        "CPU profile of the next seconds, or at once of past ones, for `go tool pprof`.",
+        "CPU profile of the next seconds, or at once of past ones, for go tool pprof.",
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
     ),
     row(

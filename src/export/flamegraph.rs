@@ -44,7 +44,12 @@ pub(crate) fn encode(profile: &Profile, title: &str) -> Result<Vec<u8>, NoFlameg
     let (unit, factor) = unit(profile);
     let texts = Texts {
         title,
-        subtitle: format!("{}. {COLOURS}", summary(profile)),
+        subtitle: if profile.mappings.is_empty() {
+            // Names without code, of which the colours say nothing.
+            summary(profile)
+        } else {
+            format!("{}. {COLOURS}", summary(profile))
+        },
         unit,
         factor,
     };
@@ -84,15 +89,21 @@ pub(crate) fn encode_pair(
     let texts = Texts {
         title,
         subtitle: format!(
-            "red: more than before, blue: less; not drawn: {:.0} {words} of stacks that are gone. Now {}. Before {}",
+            "Red: more than before, blue: less, gone: {:.0} {words}. Now {}; before {}",
             gone as f64 * factor,
-            summary(later),
-            summary(earlier),
+            sampled(later),
+            sampled(earlier),
         ),
         unit,
         factor: 1.0,
     };
     smaller_until_it_fits(&texts, &lines.collect::<Vec<String>>())
+}
+
+/// How much a profile of a difference rests on; more does not fit on its line.
+fn sampled(profile: &Profile) -> String {
+    let (seconds, samples) = (profile.duration.as_secs_f64(), profile.accounting.recorded);
+    format!("{seconds:.1} s, {samples} samples")
 }
 
 /// What the library's colours for Rust mean.

@@ -528,7 +528,7 @@ fn a_picture_of_a_difference_is_red_where_it_grew_and_says_what_is_gone() {
     let (title, colour) = fill("compress");
     assert!(title.ends_with("; -9.66%)"), "{title}");
     assert!(colour.ends_with(",255"), "blue: {colour}");
-    assert!(svg.contains("303 ms of stacks that are gone"));
+    assert!(svg.contains("gone: 303 ms. Now "));
     assert_eq!(
         svg_total(svg.as_bytes()),
         Some((later().total(1) + 500) / 1000)

@@ -11,7 +11,7 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
                       form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;\
-padding:0 1rem;color:#1a1a1a;background:#fff}table{border-collapse:collapse;width:100%}\
+padding:0 1rem;color:#1a1a1a;background:#fff}table{border-collapse:collapse;width:100%;margin:0 0 2rem}\
 td,th{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0;border-top:1px solid #ddd}\
 code{font:14px/1.5 ui-monospace,monospace;white-space:pre-wrap;user-select:all}small{color:#555}\
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}a{color:#8ab4f8}\
@@ -33,7 +33,7 @@ pub(super) fn agent(plane: &Plane, request: &Request) -> Reply {
          {forms}<table>\n<tr><th>Path<th>What it gives<th>Command\n{rows}</table>\n",
         service = Escaped(&plane.config.service),
         agent = env!("CARGO_PKG_VERSION"),
-        forms = forms("debug/pprof/profile"),
+        forms = forms(plane, "debug/pprof/profile"),
         uptime = uptime(plane.started.elapsed().as_secs()),
         rows = rows.concat(),
     );
@@ -46,43 +46,91 @@ pub(super) fn profiles(plane: &Plane) -> Reply {
         let name = row.path.strip_prefix("/debug/pprof/")?;
         (!name.is_empty()).then(|| {
             format!(
-                "<tr><td><a href=\"{name}\">{name}</a><td>{}\n",
-                Escaped(row.help)
+                "<tr><td><a href=\"{name}{query}\">{name}</a><td>{views}<td>{help}\n",
+                query = Escaped(query(row)),
+                views = views(row, name),
+                help = Escaped(row.help)
             )
         })
     });
     let absent = endpoints::ABSENT.iter().filter_map(|row| {
         let name = row.path.strip_prefix("/debug/pprof/")?;
         Some(format!(
-            "<tr><td>{name}<td>Absent: {}.\n",
+            "<tr><td>{name}<td><td>Absent: {}.\n",
             Escaped(row.reason)
         ))
     });
     let rows: Vec<String> = served.chain(absent).collect();
     let body = format!(
         "<h1>Profiles</h1>\n\
-         {}<table>\n<tr><th>Profile<th>What it gives\n{}</table>\n",
-        forms("profile"),
+         {}<table>\n<tr><th>Profile<th>In the browser<th>What it gives\n{}</table>\n",
+        forms(plane, "profile"),
         rows.concat()
     );
     page(&plane.config.service, &body)
 }
 
-/// A link to the profile in each of its forms, with what opens it.
-fn forms(path: &str) -> String {
+/// Links to the profile in each of its forms, with what opens it: of the seconds to come and, where
+/// they are held, of those that are over.
+fn forms(plane: &Plane, path: &str) -> String {
+    let holds = plane.config.profiling && plane.config.recorder > 0;
+    let link = |query: &str, word: &str, text: &str| {
+        format!("<a href=\"{path}?{query}&amp;format={word}\">{text}</a>")
+    };
     let rows = endpoints::FORMS.iter().map(|form| {
+        let past = if holds {
+            let past = link("ago=60&amp;seconds=60", form.word, "last minute");
+            format!("<td>{past}")
+        } else {
+            String::new()
+        };
         format!(
-            "<tr><td><a href=\"{path}?seconds=5&amp;format={word}\">{title}</a><td>{opens}\n",
-            word = form.word,
+            "<tr><td>{title}<td>{next}{past}<td>{opens}\n",
+            next = link("seconds=5", form.word, "next 5 s"),
             title = Escaped(form.title),
             opens = Escaped(form.opens),
         )
     });
     let rows: Vec<String> = rows.collect();
+    let past = if holds { "<th>At once" } else { "" };
     format!(
-        "<table>\n<tr><th>CPU of the next 5 s<th>What opens it\n{}</table>\n",
+        "<table>\n<tr><th>CPU profile<th>To wait for{past}<th>What opens it\n{}</table>\n",
         rows.concat()
     )
+}
+
+/// The query of an endpoint's command: what is worth a look, where the bare path would be a long wait
+/// or a file for a tool.
+fn query(row: &Endpoint) -> &'static str {
+    let (_, rest) = row.command.split_once('?').unwrap_or_default();
+    let (query, _) = rest.split_once('\'').unwrap_or((rest, ""));
+    let start = row.command.len() - rest.len();
+    let with_mark = start.saturating_sub(1)..start + query.len();
+    if query.is_empty() {
+        ""
+    } else {
+        row.command.get(with_mark).unwrap_or_default()
+    }
+}
+
+/// Links to what a browser shows of a profile.
+fn views(row: &Endpoint, name: &str) -> String {
+    let mut views = Vec::new();
+    let mut link = |query: &str, text: &str| {
+        views.push(format!("<a href=\"{name}?{query}\">{text}</a>"));
+    };
+    if row.parameters.contains("debug=1") {
+        link("debug=1", "text");
+    }
+    if row.parameters.contains("2 (each") {
+        link("debug=2", "one by one");
+    }
+    if row.parameters.contains("format=") {
+        let waits = row.command.contains("seconds=5");
+        let seconds = if waits { "seconds=5&amp;" } else { "" };
+        link(&format!("{seconds}format=svg"), "flame graph");
+    }
+    views.join(", ")
 }
 
 fn line(row: &Endpoint, host: &str) -> String {
@@ -96,8 +144,9 @@ fn line(row: &Endpoint, host: &str) -> String {
     };
     let command = row.command.replace("{host}", host);
     format!(
-        "<tr><td><a href=\"{target}\">{path}</a><td>{help}{parameters}<td><code>{command}</code>\n",
+        "<tr><td><a href=\"{target}{query}\">{path}</a><td>{help}{parameters}<td><code>{command}</code>\n",
         path = row.path,
+        query = Escaped(query(row)),
         help = Escaped(row.help),
         command = Escaped(&command),
     )

@@ -17,9 +17,16 @@ pub(super) fn summary(profile: &Profile) -> String {
     } else {
         String::new()
     };
-    format!(
-        "{:.1} s, {rate}{} samples{coverage}",
-        profile.duration.as_secs_f64(),
-        accounting.recorded
-    )
+    let span = if profile.duration.is_zero() {
+        "at one moment".to_owned()
+    } else {
+        format!("{:.1} s", profile.duration.as_secs_f64())
+    };
+    let counted = match profile.period_type.name {
+        "contentions" => "waits",
+        "goroutine" => "open requests",
+        "threadcreate" => "threads",
+        _ => "samples",
+    };
+    format!("{span}, {rate}{} {counted}{coverage}", accounting.recorded)
 }

@@ -916,12 +916,14 @@ fn the_index_shows_every_endpoint_and_loads_nothing() {
     }
     let list = ask(&plane, "GET", "/debug/pprof/");
     for form in endpoints::FORMS {
-        let link = format!(
-            "profile?seconds=5&amp;format={}\">{}<",
-            form.word, form.title
-        );
-        assert!(page.contains(&format!("\"debug/pprof/{link}")), "{link}");
-        assert!(text(&list).contains(&format!("\"{link}")), "{link}");
+        for (seconds, words) in [
+            ("seconds=5", "next 5 s"),
+            ("ago=60&amp;seconds=60", "last minute"),
+        ] {
+            let link = format!("profile?{seconds}&amp;format={}\">{words}<", form.word);
+            assert!(page.contains(&format!("\"debug/pprof/{link}")), "{link}");
+            assert!(text(&list).contains(&format!("\"{link}")), "{link}");
+        }
     }
     assert!(page.contains("<h1>a&lt;b&gt;&amp;&quot;c</h1>"));
     assert!(page.contains("<code>curl -s http://localhost:6060/metrics</code>"));
@@ -931,6 +933,14 @@ fn the_index_shows_every_endpoint_and_loads_nothing() {
     let policy = header(&reply, "Content-Security-Policy").unwrap();
     assert!(policy.starts_with("default-src 'none'; style-src 'unsafe-inline';"));
 
+    // What a click shows is for people: no wait of half a minute, no file for a tool.
+    for link in [
+        "\"debug/flamegraph?seconds=5\"",
+        "\"debug/pprof/goroutine?debug=2\"",
+        "\"debug/pprof/threads?debug=2\"",
+    ] {
+        assert!(page.contains(link), "{link}");
+    }
     for row in endpoints::ABSENT {
         assert!(text(&list).contains(row.path.rsplit('/').next().unwrap()));
     }
