@@ -38,6 +38,8 @@ pub(crate) struct Frame {
 #[derive(Debug, Clone)]
 pub(crate) struct Stack {
     pub(crate) samples: i64,
+    /// One per column, of which the first are the samples.
+    pub(crate) values: Vec<i64>,
     pub(crate) thread: String,
     /// All string labels, the thread's name among them.
     pub(crate) labels: HashMap<String, String>,
@@ -56,7 +58,7 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    fn decode(body: &[u8]) -> Self {
+    pub(crate) fn decode(body: &[u8]) -> Self {
         let mut raw = Vec::new();
         GzDecoder::new(body).read_to_end(&mut raw).unwrap();
         let profile = proto::Profile::decode(&*raw).unwrap();
@@ -83,13 +85,14 @@ impl Profile {
             lines.map(frame).collect::<Vec<_>>()
         };
         let stack = |sample: &proto::Sample| {
-            let labels = sample.label.iter();
+            let labels = sample.label.iter().filter(|label| label.str != 0);
             let labels: HashMap<String, String> = labels
                 .map(|label| (text(label.key), text(label.str)))
                 .collect();
             let frames: Vec<Frame> = sample.location_id.iter().flat_map(frames).collect();
             Stack {
                 samples: sample.value[0],
+                values: sample.value.clone(),
                 thread: labels.get("thread").cloned().unwrap_or_default(),
                 labels,
                 names: frames.iter().map(|frame| frame.name.clone()).collect(),

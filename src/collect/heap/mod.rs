@@ -166,12 +166,14 @@ impl HeapCollector {
     pub(crate) fn turn(&mut self) {
         let now = Instant::now();
         let mut known = lock(&KNOWN);
+        // Wishes first: all that was allocated before one is among its samples.
+        let wishes = self.store.heap.wishes.open();
         known.drain();
         if now >= self.look_due {
             self.look(&known, now);
             self.look_due = now + limits::LOOK.max(now.elapsed() * PAUSE);
         }
-        self.answer(&known, now);
+        self.answer(&known, wishes);
         drop(known);
         heap::wait(TURN);
     }
@@ -198,10 +200,8 @@ impl HeapCollector {
     }
 
     /// Answers whoever wishes for something.
-    fn answer(&mut self, known: &Known, now: Instant) {
+    fn answer(&mut self, known: &Known, open: Vec<(u64, HeapWish)>) {
         let wishes = Arc::clone(&self.store.heap.wishes);
-        wishes.expire(now);
-        let open = wishes.open();
         self.answering
             .retain(|id| open.iter().any(|(open, _)| open == id));
         for (id, wish) in open {
