@@ -148,7 +148,7 @@ pub(crate) mod heap {
     /// Samples in a second of the whole process above which that distance is doubled.
     pub(crate) const SAMPLES_PER_SECOND: u64 = 500;
     /// Samples that wait for their stacks to be followed.
-    pub(crate) const RING_SLOTS: usize = 256;
+    pub(crate) const RING_SLOTS: u32 = 256;
 }
 
 /// Label sets that samples may carry, those of one process together.
