@@ -20,6 +20,8 @@ pub(crate) mod code;
 #[cfg_attr(not(feature = "profiling"), path = "cpu_off.rs")]
 pub(crate) mod cpu;
 
+#[cfg(all(feature = "profiling", target_os = "linux"))]
+pub(crate) mod heap_steps;
 #[cfg_attr(
     not(all(
         feature = "profiling",
