@@ -3,6 +3,7 @@
 pub(crate) mod arena;
 pub(crate) mod ask;
 mod bits;
+mod even;
 pub(crate) mod handler;
 pub(crate) mod modules;
 pub(crate) mod records;
