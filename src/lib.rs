@@ -19,7 +19,7 @@ mod export;
 mod instrument;
 mod store;
 
-pub use agent::{Agent, AgentHandle, Builder, Responding, ShedReason, Shutdown};
+pub use agent::{Agent, AgentHandle, Builder, Responding, ShedReason, Shutdown, thread_started};
 pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
 pub use collect::sys::heap::ProfiledAllocator;

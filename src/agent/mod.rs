@@ -11,12 +11,14 @@ mod handle;
 mod judge;
 #[cfg_attr(not(feature = "http"), path = "serving_off.rs")]
 mod serving;
+mod thread_start;
 mod threads;
 
 use std::sync::Arc;
 
 pub use builder::{Agent, Builder};
 pub use handle::{AgentHandle, Responding, ShedReason, Shutdown};
+pub use thread_start::thread_started;
 
 use crate::assess::thresholds::Thresholds;
 use crate::catalog::families;

@@ -47,3 +47,6 @@ impl CpuCollector {
 pub(crate) fn signals() -> Option<[u64; 3]> {
     None
 }
+
+/// Nothing is sampled.
+pub(crate) fn thread_started() {}

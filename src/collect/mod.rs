@@ -20,8 +20,6 @@ pub(crate) mod code;
 #[cfg_attr(not(feature = "profiling"), path = "cpu_off.rs")]
 pub(crate) mod cpu;
 
-#[cfg(all(feature = "profiling", target_os = "linux"))]
-pub(crate) mod heap_steps;
 #[cfg_attr(
     not(all(
         feature = "profiling",
@@ -31,6 +29,8 @@ pub(crate) mod heap_steps;
     path = "heap_none.rs"
 )]
 pub(crate) mod heap;
+#[cfg(all(feature = "profiling", target_os = "linux"))]
+pub(crate) mod heap_steps;
 #[cfg_attr(
     not(all(feature = "profiling", target_os = "linux")),
     path = "wall_none.rs"

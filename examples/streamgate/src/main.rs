@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use streamgate::error::Fatal;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, Parser)]
@@ -23,20 +24,34 @@ enum Command {
     Demo(streamgate::demo::Args),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     log_to_stderr();
-    let outcome = match Cli::parse().command {
-        Command::Serve(args) => streamgate::serve::run(args).await,
-        Command::Bench(args) => streamgate::bench::run(args).await,
-        Command::Demo(args) => streamgate::demo::run(args).await,
+    let command = Cli::parse().command;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_start(streamgate_agent::thread_started)
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(refused) => {
+            tracing::error!("the system gives no threads: {refused}");
+            return ExitCode::FAILURE;
+        }
     };
-    match outcome {
+    match runtime.block_on(run(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {
             tracing::error!("{}", fatal.chain());
             ExitCode::FAILURE
         }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Fatal> {
+    match command {
+        Command::Serve(args) => streamgate::serve::run(args).await,
+        Command::Bench(args) => streamgate::bench::run(args).await,
+        Command::Demo(args) => streamgate::demo::run(args).await,
     }
 }
 

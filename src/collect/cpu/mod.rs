@@ -615,5 +615,10 @@ pub(crate) fn signals() -> Option<[u64; 3]> {
     engine::signals()
 }
 
+/// The running thread has just started: it is sampled from its first tick on, if anything is.
+pub(crate) fn thread_started() {
+    engine::thread_started();
+}
+
 #[cfg(test)]
 mod tests;

@@ -241,6 +241,9 @@ pub(super) fn signals() -> Option<[u64; 3]> {
     None
 }
 
+/// This engine's one timer is the process's, for threads of any age.
+pub(super) fn thread_started() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

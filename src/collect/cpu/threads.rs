@@ -21,9 +21,11 @@ use crate::store::sync::lock;
 /// Between two looks at the number of threads, while threads come and go or somebody waits for a fine
 /// profile, in which a new thread must have its timer soon.
 const LOOK: Duration = Duration::from_millis(50);
-/// The same at all other times: then only the recorder samples. A look wakes a thread on a cold cache, which costs ten times what the
-/// look does; until a new thread is found, the process's timer samples it.
+/// The same at all other times: then only the recorder samples. A look wakes a thread on a cold cache,
+/// which costs ten times what the look does; until a new thread is found, the process's timer samples it.
 const CALM: Duration = Duration::from_millis(250);
+/// How long a thread that was found must have stayed to be given a timer.
+const STAY: Duration = Duration::from_millis(30);
 /// Between two full scans when the number has not changed: one thread may have ended as another began.
 const SCAN: Duration = Duration::from_secs(1);
 /// A period up to which a profile is a fine one.
@@ -73,7 +75,6 @@ impl Watcher {
             newcomers: HashSet::new(),
             blocking: HashMap::new(),
             turn: 0,
-            allowed: timer::allowed(),
             process: ProcessTimer::new(sampler),
         };
         watch.scan(Arming::All, true);
@@ -158,10 +159,11 @@ impl ProcessTimer {
         }
     }
 
-    /// Follows what the timer's signals met.
-    fn look(&mut self) {
+    /// Follows what the timer's signals met; says whether that was a thread without a timer.
+    fn look(&mut self) -> bool {
         let unmet = self.sampler.unmet.load(Ordering::Relaxed);
-        if unmet != self.unmet {
+        let met = unmet != self.unmet;
+        if met {
             self.unmet = unmet;
             self.met = Instant::now();
         }
@@ -170,9 +172,16 @@ impl ProcessTimer {
         } else {
             SLOW
         };
-        if wanted != self.period {
-            return self.set(wanted);
+        if wanted == self.period {
+            self.work_out();
+        } else {
+            self.set(wanted);
         }
+        met
+    }
+
+    /// The CPU time that one signal stands for.
+    fn work_out(&mut self) {
         let ticks = self.sampler.ticks.load(Ordering::Relaxed);
         let signals = ticks.wrapping_sub(self.ticks);
         if signals < TICKS {
@@ -232,7 +241,6 @@ struct Watch {
     blocking: HashMap<u32, Blocking>,
     /// Of [`TURNS`].
     turn: u32,
-    allowed: usize,
     process: ProcessTimer,
 }
 
@@ -244,7 +252,11 @@ impl Watch {
                 let stop = lock(&self.shared.stop);
                 let coarse = self.sampler.period() > FINE;
                 let calm = coarse && self.newcomers.is_empty() && self.process.period != FAST;
-                let pause = if calm { CALM } else { LOOK };
+                let pause = match (self.newcomers.is_empty(), calm) {
+                    (false, _) => STAY,
+                    (true, false) => LOOK,
+                    (true, true) => CALM,
+                };
                 let waited = self
                     .shared
                     .changed
@@ -261,13 +273,15 @@ impl Watch {
                 self.shared.hijacked.store(true, Ordering::Release);
                 return;
             }
-            self.process.look();
+            let met = self.process.look();
             for record in self.sampler.records.exempt() {
                 exempt_cpu(record);
             }
             let links = fs::metadata("/proc/self/task").map_or(0, |task| task.nlink());
             let due = scanned.elapsed() >= SCAN;
-            if links != self.links || !self.newcomers.is_empty() || due {
+            // Where threads come and go their number may stay, and the records of those that went are
+            // wanted back.
+            if met || links != self.links || !self.newcomers.is_empty() || due {
                 self.scan(Arming::Stayed, due);
                 if !self.newcomers.is_empty() {
                     self.process.hurry();
@@ -288,22 +302,35 @@ impl Watch {
     /// where another thread has taken an ended one's id.
     fn scan(&mut self, arming: Arming, thorough: bool) {
         self.links = fs::metadata("/proc/self/task").map_or(0, |task| task.nlink());
+        let records = &self.sampler.records;
+        // Before the look at what is alive: a thread may take a record by itself at any time.
+        let held: Vec<(u32, &Record)> = records.held().map(|it| (it.tid(), it)).collect();
         let Ok(tasks) = fs::read_dir("/proc/self/task") else {
             return;
         };
         let alive: HashSet<u32> = tasks
             .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
             .collect();
-        let records = &self.sampler.records;
         if thorough {
             self.turn = (self.turn + 1) % TURNS;
         }
-        for record in records.held() {
-            let tid = record.tid();
-            let started = record.started.load(Ordering::Relaxed);
+        for (tid, record) in held.into_iter().filter(|(tid, it)| it.tid() == *tid) {
             // Half a microsecond for the timer, twenty for the start.
-            let due = tid % TURNS == self.turn || !record.timer().is_some_and(timer::goes_on);
-            let reused = || thorough && due && start_ticks(tid).is_some_and(|now| now != started);
+            let goes_on = record.timer().is_some_and(timer::goes_on);
+            let due = tid % TURNS == self.turn || !goes_on;
+            let reused = || {
+                thorough
+                    && due
+                    && start_ticks(tid).is_some_and(|now| {
+                        let started = record.started.load(Ordering::Relaxed);
+                        // Of a thread that took its record by itself the start is not known yet; without
+                        // a timer it is about to have one.
+                        let is_new = started == 0 && (goes_on || !record.is_armed());
+                        let is_same = now == started || is_new;
+                        record.started.store(now, Ordering::Relaxed);
+                        !is_same
+                    })
+            };
             if !alive.contains(&tid) || reused() {
                 let ended = record.cpu_nanos.load(Ordering::Relaxed);
                 self.sampler.ended_nanos.fetch_add(ended, Ordering::Relaxed);
@@ -333,7 +360,7 @@ impl Watch {
 
     /// Meets a thread, unless there are no timers left; if it blocks the signal, again after a pause.
     fn attempt(&mut self, tid: u32, pause: Duration) {
-        if self.sampler.records.armed().count() >= self.allowed {
+        if self.sampler.records.held_count() >= self.sampler.allowed {
             return;
         }
         if self.meet(tid) == Met::Blocking {

@@ -329,6 +329,13 @@ pub(super) fn signals() -> Option<[u64; 3]> {
     Some([read(&counts.fired), read(&counts.recorded), lost])
 }
 
+/// The running thread has just started.
+pub(super) fn thread_started() {
+    if let Some(sampler) = Sampler::get() {
+        sampler.welcome();
+    }
+}
+
 /// CPU time of the process without the agent's own threads, which are not sampled.
 pub(super) fn clocks() -> Clocks {
     let process = timer::process_cpu();

@@ -61,6 +61,11 @@ impl<W: Deref<Target = [AtomicU64]>> Bits<W> {
             })
     }
 
+    pub(super) fn count(&self) -> usize {
+        let words = self.0.iter().map(|word| word.load(Ordering::Relaxed));
+        words.map(|word| word.count_ones() as usize).sum()
+    }
+
     /// The members, smallest first, each word as it was when it was come to.
     pub(super) fn iter(&self) -> impl Iterator<Item = usize> {
         self.0.iter().zip(0..).flat_map(|(word, place)| {

@@ -53,9 +53,10 @@ pub(crate) struct Record {
     /// The bounds within which the stack may be read; 0 until they are known.
     pub(crate) low: AtomicUsize,
     pub(crate) high: AtomicUsize,
-    /// The thread's start in clock ticks since boot: with the id it names a thread for good.
+    /// The thread's start in clock ticks since boot: with the id it names a thread for good. 0 while
+    /// only the thread itself has met it.
     pub(crate) started: AtomicU64,
-    /// Weight that the next sample gets on top: see `Sampler::arm`.
+    /// Weight that the next sample gets on top: see `Sampler::set`.
     pub(crate) bonus: AtomicU32,
     /// Sampled since the watcher last looked.
     pub(crate) seen: AtomicBool,
@@ -159,6 +160,10 @@ impl Records {
         self.held.iter().filter_map(|number| self.all.get(number))
     }
 
+    pub(crate) fn held_count(&self) -> usize {
+        self.held.count()
+    }
+
     /// The records of threads that are left out: claimed and never armed.
     pub(crate) fn exempt(&self) -> impl Iterator<Item = &Record> {
         self.exempt.iter().filter_map(|number| self.all.get(number))
@@ -186,11 +191,28 @@ impl Records {
         Some((place, self.all.get(place)?))
     }
 
-    /// Takes a record for a thread that has none; `None` if all its places are taken. Only one
-    /// thread claims and releases.
+    /// Takes a record for a thread that has none; `None` if it has one or all its places are taken.
+    /// A thread may claim for itself while the watcher does so for it, and then
+    /// at most one of them succeeds.
     pub(crate) fn claim(&self, tid: u32) -> Option<(u32, &Record)> {
-        let (place, record) = self.find(tid, 0)?;
-        let number = u32::try_from(place).ok()?;
+        let order = Ordering::SeqCst;
+        let free = |place: &usize| match self.tids.get(*place) {
+            Some(holder) => match holder.compare_exchange(0, tid, order, order) {
+                Ok(_) => Some(true),
+                Err(held) => (held == tid).then_some(false),
+            },
+            None => None,
+        };
+        let taken = Self::places(tid).find_map(|place| Some((place, free(&place)?)));
+        let (place, _) = taken.filter(|(_, is_mine)| *is_mine)?;
+        let holder = self.tids.get(place)?;
+        let is_held = |place: usize| self.tids.get(place).is_some_and(|it| it.load(order) == tid);
+        if Self::places(tid).any(|other| other != place && is_held(other)) {
+            // The other one found another place, as one was given back in between.
+            holder.store(0, order);
+            return None;
+        }
+        let record = self.all.get(place)?;
         record.generation.fetch_add(1, Ordering::AcqRel);
         record.tid.store(tid, Ordering::Relaxed);
         record.timer.store(-1, Ordering::Relaxed);
@@ -203,10 +225,7 @@ impl Records {
         record.seen.store(false, Ordering::Relaxed);
         record.state.store(CLAIMED, Ordering::Release);
         self.held.insert(place);
-        if let Some(holder) = self.tids.get(place) {
-            holder.store(tid, Ordering::Release);
-        }
-        Some((number, record))
+        Some((u32::try_from(place).ok()?, record))
     }
 
     /// The thread's record, if it has one. Safe in the handler: no lock, no allocation.
@@ -238,6 +257,43 @@ const PROBES: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Barrier;
+
+    #[test]
+    fn of_two_who_claim_for_one_thread_at_most_one_succeeds() {
+        let records = Records::new();
+        // All of them want the same few places, which others give back all the time.
+        let tid = |round: u32| 1 + round * u32::try_from(RECORDS).unwrap();
+        let (go, done) = (Barrier::new(2), Barrier::new(2));
+        let claims = |round| records.claim(tid(round)).map(|(number, _)| number);
+        let neighbour = |round: u32| {
+            let held = records.claim(tid(round + 5000));
+            move |records: &Records| held.into_iter().for_each(|(_, it)| records.release(it))
+        };
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let rounds = (0..5000).map(|round| {
+                    go.wait();
+                    let taken = claims(round);
+                    done.wait();
+                    taken
+                });
+                rounds.collect::<Vec<_>>()
+            });
+            let mut mine = Vec::new();
+            for round in 0..5000 {
+                let release = neighbour(round);
+                go.wait();
+                release(&records);
+                mine.push(claims(round));
+                done.wait();
+                assert!(records.held_count() <= 1 + mine.len());
+            }
+            for (round, both) in mine.into_iter().zip(other.join().unwrap()).enumerate() {
+                assert!(both.0.is_none() || both.1.is_none(), "{round}: {both:?}");
+            }
+        });
+    }
 
     #[test]
     fn a_thread_has_one_record_and_a_reused_record_has_a_new_generation() {

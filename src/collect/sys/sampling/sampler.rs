@@ -14,7 +14,7 @@ use super::arena::Arena;
 use super::ask::Asks;
 use super::records::{Record, Records};
 use super::timer::{self, Cookie};
-use super::{handler, modules};
+use super::{handler, modules, records, signal};
 
 /// Events by what became of them: `fired` is the sum of all others.
 #[derive(Debug, Default)]
@@ -73,6 +73,8 @@ pub(crate) struct Sampler {
     pub(crate) tick_nanos: AtomicU64,
     /// CPU time of exempt threads that have ended.
     pub(crate) ended_nanos: AtomicU64,
+    /// Threads that may have a timer at once.
+    pub(crate) allowed: usize,
     pub(super) unmet_shares: Shares,
     bonus_shares: Shares,
     random: AtomicU64,
@@ -122,6 +124,7 @@ impl Sampler {
             unmet: AtomicU64::new(0),
             tick_nanos: AtomicU64::new(whole_nanos(timer::tick())),
             ended_nanos: AtomicU64::new(0),
+            allowed: timer::allowed(),
             unmet_shares: Shares::default(),
             bonus_shares: Shares::default(),
             random: AtomicU64::new(u64::from(timer::current_tid()) | 1),
@@ -197,6 +200,30 @@ impl Sampler {
             period = now;
         }
     }
+
+    /// The running thread, which has just started, has a timer of its own at once.
+    pub(crate) fn welcome(&self) {
+        let is_off = self.alive.load(Ordering::Relaxed) != 1 || self.period().is_zero();
+        let tid = timer::current_tid();
+        let is_full = self.records.held_count() >= self.allowed;
+        let is_known = self.records.of(tid).is_some();
+        if is_off || is_full || is_known || signal::is_blocked_here(self.signal) {
+            return;
+        }
+        let name = timer::current_name();
+        if records::is_agents_own(&name) {
+            return;
+        }
+        // As for a handler: whoever stops sampling waits until the timer is known.
+        self.running.fetch_add(1, Ordering::AcqRel);
+        if let Some((number, record)) = self.records.claim(tid) {
+            record.set_name(name);
+            if self.arm(number, record).is_err() {
+                self.records.release(record);
+            }
+        }
+        self.running.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn whole_nanos(duration: Duration) -> u64 {
@@ -234,6 +261,43 @@ pub(in crate::collect::sys) fn wiped_on_fork() -> std::io::Result<&'static Atomi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A sampler whose signal is ignored, so that its timers run and nothing comes of them.
+    fn sampler() -> Sampler {
+        let signal = libc::SIGRTMIN() + 9;
+        // SAFETY: nobody else in this program uses this signal.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+        let sampler = Sampler::new(1, signal).unwrap();
+        sampler.set_period(Duration::from_millis(10));
+        sampler
+    }
+
+    #[test]
+    fn a_thread_that_says_that_it_started_has_one_timer_at_once() {
+        let sampler = sampler();
+        sampler.welcome();
+        let (number, record) = sampler.records.of(timer::current_tid()).unwrap();
+        let first = record.timer().unwrap();
+        assert!(timer::goes_on(first));
+        assert_eq!(record.name(), timer::current_name());
+        sampler.welcome();
+        let again = sampler.records.of(timer::current_tid()).unwrap();
+        assert_eq!((again.0, again.1.timer()), (number, Some(first)));
+        assert_eq!(sampler.records.held_count(), 1);
+        timer::delete(first);
+    }
+
+    #[test]
+    fn nothing_is_set_up_where_nothing_is_sampled_or_no_timer_is_left() {
+        let mut sampler = sampler();
+        sampler.set_period(Duration::ZERO);
+        sampler.welcome();
+        assert_eq!(sampler.records.held_count(), 0);
+        sampler.set_period(Duration::from_millis(10));
+        sampler.allowed = 0;
+        sampler.welcome();
+        assert_eq!(sampler.records.held_count(), 0);
+    }
 
     #[test]
     fn shares_add_up_to_the_whole() {

@@ -54,3 +54,13 @@ pub(crate) fn install(signal: i32) -> io::Result<()> {
 pub(crate) fn is_ours(signal: i32) -> bool {
     action(signal) == Some(handler::address())
 }
+
+/// Whether the running thread blocks the signal.
+pub(crate) fn is_blocked_here(signal: i32) -> bool {
+    // SAFETY: all-zero bytes are a valid set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new set only reads; `set` is a live local.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut set) };
+    // SAFETY: as above.
+    unsafe { libc::sigismember(&raw const set, signal) == 1 }
+}
