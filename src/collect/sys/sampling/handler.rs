@@ -3,8 +3,7 @@
 //! On the path from [`handle`] nothing allocates, locks, formats, unwinds, panics or touches a
 //! thread-local that is built on first use. Its only library call is memcpy. System calls are made
 //! only where nothing is known of the running thread: `process_vm_readv` for stack bytes whose bounds
-//! are not known (it cannot fault), and for a thread without a timer of its own its id, its name and the
-//! timer that it is given.
+//! are not known (it cannot fault), and for a thread without a timer of its own its id and its name.
 #![expect(unsafe_code, reason = "a signal handler")]
 
 use std::sync::atomic::Ordering;
@@ -91,18 +90,14 @@ pub(super) fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mu
     lost.fetch_add(u64::from(weight), Ordering::Relaxed);
 }
 
-/// The process's timer met some thread: one with a timer of its own is sampled by that one already,
-/// another one gets a timer now.
+/// The process's timer met some thread: one with a timer of its own is sampled by that one already.
 ///
-/// Of the ticks of such threads only some bring a signal: where two cores tick at the same moment the
-/// first one takes it, 0.83 per tick on two busy cores, for threads that go on and for short ones alike
-/// to 0.04 (C program, 2026-11-26, 2-core VM: 3 s of a steady thread beside 300 threads of 20 ms, five
-/// runs). So the first signal stands for the CPU time per signal, which the watcher measures: then the
-/// mean is right for a thread that lives any time, also of those that end before they are met. Its own
-/// CPU clock, which it could be asked for, would be right for those that are met only, and threads of
-/// 2 ms would miss 0.12 to 0.15 in the same runs. What the two kinds of threads differ by counts in the first signal
-/// only, a quarter of the life of a thread of 20 ms. Overruns say nothing, since they count the CPU
-/// time of all threads.
+/// Of the ticks only some bring a signal: where two cores tick at the same moment the first one takes it,
+/// 0.83 per tick on two busy cores (C program, 2026-11-26, 2-core VM). So each signal stands for the CPU
+/// time between two of them, which the watcher measures; overruns say nothing, since they count the CPU
+/// time of all threads. To give the thread a timer here instead was worse on a busy machine, 0.68 to 0.88
+/// of threads of 20 ms: their ticks lie close in their CPU time, and a timer sees none of what is used
+/// before the first and after the last.
 fn unmet_thread(sampler: &Sampler, registers: Registers) {
     let period_nanos = sampler.period_nanos.load(Ordering::Relaxed);
     if period_nanos == 0 {
@@ -120,7 +115,6 @@ fn unmet_thread(sampler: &Sampler, registers: Registers) {
     sampler.unmet.fetch_add(1, Ordering::Relaxed);
     let part = sampler.tick_nanos.load(Ordering::Relaxed);
     let weight = sampler.shares.share(part, period_nanos);
-    sampler.meet(tid, name);
     if weight == 0 {
         return;
     }

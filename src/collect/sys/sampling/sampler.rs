@@ -227,11 +227,6 @@ impl Sampler {
         }
     }
 
-    /// In the handler, at a tick of a thread that nobody knew: from here on it has a timer.
-    pub(super) fn meet(&self, tid: u32, name: ThreadName) {
-        self.give_timer(tid, name, |_, timer| self.go_on(timer));
-    }
-
     /// The running thread, which has just started, is sampled from its first tick on.
     pub(crate) fn welcome(&self) {
         let is_off = self.alive.load(Ordering::Relaxed) != 1 || self.period().is_zero();
