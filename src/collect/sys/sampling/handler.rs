@@ -95,9 +95,8 @@ pub(super) fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mu
 /// Of the ticks only some bring a signal: where two cores tick at the same moment the first one takes it,
 /// 0.83 per tick on two busy cores (C program, 2026-11-26, 2-core VM). So each signal stands for the CPU
 /// time between two of them, which the watcher measures; overruns say nothing, since they count the CPU
-/// time of all threads. To give the thread a timer here instead was worse on a busy machine, 0.68 to 0.88
-/// of threads of 20 ms: their ticks lie close in their CPU time, and a timer sees none of what is used
-/// before the first and after the last.
+/// time of all threads. To give the thread a timer here instead saw 0.98 to 0.99 of threads of 20 ms on a
+/// quiet machine, and 0.88 and 0.68 in two windows beside a build, where this way was not measured.
 fn unmet_thread(sampler: &Sampler, registers: Registers) {
     let period_nanos = sampler.period_nanos.load(Ordering::Relaxed);
     if period_nanos == 0 {
