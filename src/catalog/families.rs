@@ -364,6 +364,13 @@ pub(crate) static BUFFER_POOL_BYTES: Metric =
         .unit(Unit::Bytes)
         .labels(&["pool"])
         .signal(Signal::Pool);
+pub(crate) static ALLOCATOR_BYTES: Metric = Metric::gauge(
+    "allocator_bytes",
+    "Memory as the allocator sees it: allocated by the program, then what pages come on top.",
+)
+.unit(Unit::Bytes)
+.labels(&["allocator", "kind"])
+.signal(Signal::Heap);
 pub(crate) static PROCESS_CPU_TIME: Metric = Metric::observed_counter(
     "process_cpu_time_seconds_total",
     "CPU time of the process by mode.",
@@ -827,6 +834,7 @@ pub(crate) static ALL: &[&Metric] = &[
     &BUFFER_POOL_RETURNS,
     &BUFFER_POOL_BUFFERS,
     &BUFFER_POOL_BYTES,
+    &ALLOCATOR_BYTES,
     &PROCESS_CPU_TIME,
     &PROCESS_CPU_UTILIZATION,
     &PROCESS_MEMORY_UTILIZATION,

@@ -28,6 +28,11 @@ pub(crate) mod sites;
 pub(crate) mod stacks;
 pub(crate) mod symbols;
 pub(crate) mod sync;
+#[cfg_attr(
+    not(feature = "jemalloc"),
+    expect(dead_code, reason = "there is no allocator to tune in this build")
+)]
+pub(crate) mod tuning;
 #[cfg(feature = "profiling")]
 pub(crate) mod windows;
 
@@ -46,6 +51,7 @@ use recorder::Recorder;
 use samples::Samples;
 use sites::Sites;
 use symbols::Symbols;
+use tuning::{TuningAnswer, TuningWish};
 
 /// A reader's wish for a CPU profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +141,8 @@ pub(crate) struct Store {
     pub(crate) names: Arc<Board<NameWish, NameAnswer>>,
     /// Wishes for looks at threads, answered by the thread that looks.
     pub(crate) looks: Arc<Board<Look, LookAnswer>>,
+    /// Wishes to see or change how the allocator is tuned, answered by the collecting thread.
+    pub(crate) tuning: Arc<Board<TuningWish, TuningAnswer>>,
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
     /// CPU samples of the last minutes.
@@ -166,6 +174,7 @@ impl Store {
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             names: Arc::new(Board::new(config::PROFILE_READERS)),
             looks: Arc::new(Board::new(config::PROFILE_READERS)),
+            tuning: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
             sites: Sites::default(),

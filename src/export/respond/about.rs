@@ -187,7 +187,7 @@ fn counts(snapshot: &Snapshot, metric: &Metric) -> BTreeMap<String, u64> {
     counted.collect()
 }
 
-fn json<T: Serialize>(value: &T) -> Result<Reply, Refusal> {
+pub(super) fn json<T: Serialize>(value: &T) -> Result<Reply, Refusal> {
     let mut bytes = serde_json::to_vec(value)
         .map_err(|error| Refusal::new(500, Reason::Unavailable, format!("JSON: {error}")))?;
     bytes.push(b'\n');
