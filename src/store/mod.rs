@@ -29,7 +29,7 @@ pub(crate) mod stacks;
 pub(crate) mod symbols;
 pub(crate) mod sync;
 #[cfg_attr(
-    not(feature = "jemalloc"),
+    not(any(test, feature = "jemalloc")),
     expect(dead_code, reason = "there is no allocator to tune in this build")
 )]
 pub(crate) mod tuning;
