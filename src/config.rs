@@ -97,6 +97,11 @@ pub(crate) const LARGE_BODY_BYTES: usize = 1 << 20;
 pub(crate) const METRICS_BODY_BYTES: usize = 16 << 20;
 /// Profile requests that the agent's own page remembers.
 pub(crate) const ACTIONS: usize = 256;
+/// How long jemalloc may be told to keep free pages, in milliseconds; -1 for ever. An hour is longer than
+/// any pause between two peaks that is worth holding memory for.
+pub(crate) const DECAY_MS: RangeInclusive<i64> = -1..=3_600_000;
+/// How long a change of the allocator may wait for the collecting thread.
+pub(crate) const TUNING_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of a refused value that are repeated to the client.
 pub(crate) const ECHO_BYTES: usize = 32;
 
@@ -263,6 +268,8 @@ pub(crate) struct Config {
     pub(crate) address_given: bool,
     pub(crate) high_rate: bool,
     pub(crate) allow_insecure_remote: bool,
+    /// Whether requests may change the running program.
+    pub(crate) control: bool,
     /// Names by which clients may call the listener beside its own address and `localhost`.
     pub(crate) hosts: Vec<String>,
     pub(crate) profiling: bool,
@@ -289,6 +296,7 @@ impl Config {
             address_given: false,
             high_rate: false,
             allow_insecure_remote: false,
+            control: false,
             hosts: Vec::new(),
             profiling: true,
             recorder: RECORDER_HZ_DEFAULT,

@@ -65,6 +65,13 @@ impl Builder {
         self
     }
 
+    /// Whether requests may change the running program, such as the allocator's decay times by
+    /// `POST /debug/heap/tuning`; off by default. Every change is noted at `/debug/agent`.
+    pub fn control(mut self, on: bool) -> Self {
+        self.config.control = on;
+        self
+    }
+
     /// A further name by which clients call the listener; others than this, the listener's own
     /// address and `localhost` are refused, against DNS rebinding.
     pub fn host(mut self, name: &str) -> Self {

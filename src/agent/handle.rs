@@ -16,7 +16,7 @@ use crate::collect::agent_cost::AgentCost;
 use crate::collect::callbacks::CallbackSource;
 use crate::collect::cgroup::ContainerSource;
 use crate::collect::runtime::RuntimeSource;
-use crate::collect::{Source, host, process};
+use crate::collect::{Source, host, jemalloc, process};
 use crate::error::Error;
 use crate::export::respond::{Plane, Reply, Request};
 use crate::instrument::cache::{Cache, Tier};
@@ -124,6 +124,7 @@ impl Inner {
             )?),
         ];
         sources.extend(host::sources(store)?);
+        sources.extend(jemalloc::source(store)?);
         #[cfg(feature = "prometheus")]
         sources.push(Box::new(self.registries.clone()));
         collecting::collect(shared, sources)

@@ -12,6 +12,8 @@ pub(crate) enum Plane {
     Scrape,
     /// Profiles and what they show of the program.
     Profile,
+    /// Changes of the running program; off unless the host says otherwise.
+    Control,
 }
 
 /// One path that the agent answers.
@@ -25,14 +27,14 @@ pub(crate) struct Endpoint {
     pub(crate) content_type: &'static str,
     /// A command to copy; `{host}` stands for host and port.
     pub(crate) command: &'static str,
-    /// Whether POST reads it too, beside GET and HEAD.
-    pub(crate) post: bool,
+    /// What POST is for, beside GET and HEAD; `None`: it is not taken.
+    pub(crate) post: Option<Plane>,
 }
 
 impl Endpoint {
     /// The methods as the `Allow` header lists them.
     pub(crate) const fn allow(&self) -> &'static str {
-        if self.post {
+        if self.post.is_some() {
             "GET, HEAD, POST"
         } else {
             "GET, HEAD"
@@ -91,6 +93,9 @@ pub(crate) const PROFILING: bool = cfg!(feature = "profiling");
 /// See [`PROFILING`].
 pub(crate) const FLAMEGRAPH: bool = cfg!(feature = "flamegraph");
 
+/// See [`PROFILING`].
+pub(crate) const JEMALLOC: bool = cfg!(feature = "jemalloc");
+
 /// What stands at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -128,7 +133,7 @@ const fn row(
         parameters,
         content_type,
         command,
-        post: false,
+        post: None,
     }
 }
 
@@ -307,7 +312,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         "curl -s http://{host}/debug/pprof/cmdline",
     ),
     Endpoint {
-        post: true,
+        post: Some(Plane::Profile),
         ..row(
             "/debug/pprof/symbol",
             Plane::Profile,
@@ -316,6 +321,19 @@ pub(crate) static ALL: &[Endpoint] = &[
             "0x1234+0x5678 in the query or the body, at most 4096",
             "Function names of addresses, also of those that no profile has met.",
             "curl -d 0x401000 http://{host}/debug/pprof/symbol",
+        )
+    },
+    Endpoint {
+        post: Some(Plane::Control),
+        ..row(
+            "/debug/heap/tuning",
+            Plane::Profile,
+            Signal::Heap,
+            JSON,
+            "by POST on the control plane, as JSON: dirty_decay_ms=-1..=3600000, \
+             muzzy_decay_ms=-1..=3600000, background_thread=true|false, purge=true",
+            "How long jemalloc keeps free memory before it goes back to the system.",
+            "curl -s http://{host}/debug/heap/tuning",
         )
     },
     row(

@@ -388,6 +388,13 @@ pub(crate) static HEAP_PROFILE_LIVE: Metric = Metric::gauge(
 )
 .unit(Unit::Bytes)
 .signal(Signal::Heap);
+pub(crate) static ALLOCATOR_BYTES: Metric = Metric::gauge(
+    "allocator_bytes",
+    "Memory as the allocator sees it: allocated by the program, then what pages come on top.",
+)
+.unit(Unit::Bytes)
+.labels(&["allocator", "kind"])
+.signal(Signal::Heap);
 pub(crate) static PROCESS_CPU_TIME: Metric = Metric::observed_counter(
     "process_cpu_time_seconds_total",
     "CPU time of the process by mode.",
@@ -872,6 +879,7 @@ pub(crate) static ALL: &[&Metric] = &[
     &ALLOCATOR_ALLOCATIONS,
     &ALLOCATOR_ALLOCATED,
     &HEAP_PROFILE_LIVE,
+    &ALLOCATOR_BYTES,
     &PROCESS_CPU_TIME,
     &PROCESS_CPU_UTILIZATION,
     &PROCESS_MEMORY_UTILIZATION,

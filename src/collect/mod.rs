@@ -39,6 +39,8 @@ pub(crate) mod wall;
 
 #[cfg_attr(not(feature = "host"), path = "host_off.rs")]
 pub(crate) mod host;
+#[cfg_attr(not(feature = "jemalloc"), path = "jemalloc_off.rs")]
+pub(crate) mod jemalloc;
 #[cfg(feature = "prometheus")]
 pub(crate) mod registry;
 

@@ -8,7 +8,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use crate::catalog::endpoints::{self, Place};
+use crate::catalog::endpoints::{self, Place, Plane};
 use crate::catalog::families::AGENT_HTTP_DENIED;
 use crate::config;
 use crate::export::rate::Rate;
@@ -37,6 +37,7 @@ pub(crate) enum Reason {
     Route,
     Method,
     Parameter,
+    ContentType,
     /// Too many waiting profile readers.
     Readers,
     /// The sampling rate was raised too often.
@@ -67,6 +68,7 @@ impl Reason {
         Self::Route,
         Self::Method,
         Self::Parameter,
+        Self::ContentType,
         Self::Readers,
         Self::Raises,
         Self::Scrapes,
@@ -91,6 +93,7 @@ impl Reason {
             Self::Route => "route",
             Self::Method => "method",
             Self::Parameter => "parameter",
+            Self::ContentType => "content_type",
             Self::Readers => "readers",
             Self::Raises => "raises",
             Self::Scrapes => "scrapes",
@@ -166,14 +169,17 @@ pub(crate) struct Guard {
     rate: Rate,
     /// Names that clients may call us by, beside `localhost` and our own address.
     names: Vec<String>,
+    /// Whether requests may change the program.
+    control: bool,
 }
 
 impl Guard {
-    pub(crate) fn new(names: Vec<String>) -> Self {
+    pub(crate) fn new(names: Vec<String>, control: bool) -> Self {
         let (per_second, burst) = config::REQUEST_RATE;
         Self {
             rate: Rate::new(Duration::from_secs(1) / per_second, burst),
             names,
+            control,
         }
     }
 
@@ -193,7 +199,7 @@ impl Guard {
         }
         let host = self.host(request)?;
         same_site(request, host)?;
-        place(request)
+        self.place(request)
     }
 
     fn host<'a>(&self, request: &'a Request) -> Result<&'a str, Refusal> {
@@ -223,6 +229,34 @@ impl Guard {
         }
         let same = |own: &String| own.eq_ignore_ascii_case(name) || own.eq_ignore_ascii_case(host);
         name.eq_ignore_ascii_case("localhost") || self.names.iter().any(same)
+    }
+
+    fn place(&self, request: &Request) -> Result<Place, Refusal> {
+        let place = endpoints::find(&request.path).ok_or_else(|| {
+            let text = if request.path.starts_with("/debug/pprof/") {
+                "Unknown profile"
+            } else {
+                "no such endpoint; / lists them"
+            };
+            Refusal::new(404, Reason::Route, text)
+        })?;
+        let (post, allow) = match place {
+            Place::Served(endpoint) => (endpoint.post, endpoint.allow()),
+            Place::Absent(_) => (None, "GET, HEAD"),
+        };
+        let text = match (&*request.method, post) {
+            ("POST", Some(Plane::Control)) if !self.control => {
+                let text = "control plane is off";
+                return Err(Refusal::new(404, Reason::Absent, text));
+            }
+            ("POST", Some(_)) => return Ok(place),
+            ("GET" | "HEAD", _) => return Ok(place),
+            (_, Some(_)) => "method GET or POST required",
+            (_, None) => "method GET required",
+        };
+        let mut refusal = Refusal::new(405, Reason::Method, text);
+        refusal.allow = Some(allow);
+        Err(refusal)
     }
 }
 
@@ -255,35 +289,6 @@ fn same_site(request: &Request, host: &str) -> Result<(), Refusal> {
     Err(Refusal::new(403, Reason::CrossSite, text))
 }
 
-fn place(request: &Request) -> Result<Place, Refusal> {
-    let place = endpoints::find(&request.path).ok_or_else(|| {
-        let text = if request.path.starts_with("/debug/pprof/") {
-            "Unknown profile"
-        } else {
-            "no such endpoint; / lists them"
-        };
-        Refusal::new(404, Reason::Route, text)
-    })?;
-    let (post, allow) = match place {
-        Place::Served(endpoint) => (endpoint.post, endpoint.allow()),
-        Place::Absent(_) => (false, "GET, HEAD"),
-    };
-    match &*request.method {
-        "GET" | "HEAD" => Ok(place),
-        "POST" if post => Ok(place),
-        _ => {
-            let text = if post {
-                "method GET or POST required"
-            } else {
-                "method GET required"
-            };
-            let mut refusal = Refusal::new(405, Reason::Method, text);
-            refusal.allow = Some(allow);
-            Err(refusal)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +305,10 @@ mod tests {
     }
 
     fn verdict(request: &Request) -> (u16, String) {
-        let guard = Guard::new(vec!["Agent.Example".to_owned(), "svc:9000".to_owned()]);
+        let guard = Guard::new(
+            vec!["Agent.Example".to_owned(), "svc:9000".to_owned()],
+            false,
+        );
         match guard.check(request, Instant::now()) {
             Ok(_) => (200, String::new()),
             Err(refusal) => (refusal.status, refusal.text.into_owned()),
@@ -398,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_41st_request_at_once_waits_and_probes_never_do() {
-        let guard = Guard::new(Vec::new());
+        let guard = Guard::new(Vec::new(), false);
         let now = Instant::now();
         let own = [("host", "localhost")];
         let ask = |path, after| guard.check(&get(path, &own), now + after);
@@ -424,7 +432,7 @@ mod tests {
 
     #[test]
     fn rate_is_judged_before_the_host_so_that_floods_cost_least() {
-        let guard = Guard::new(Vec::new());
+        let guard = Guard::new(Vec::new(), false);
         let now = Instant::now();
         let bad = get("/metrics", &[("host", "evil.example")]);
         let seen: Vec<u16> = (0..41)

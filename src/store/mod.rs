@@ -30,6 +30,11 @@ pub(crate) mod sites;
 pub(crate) mod stacks;
 pub(crate) mod symbols;
 pub(crate) mod sync;
+#[cfg_attr(
+    not(any(test, feature = "jemalloc")),
+    expect(dead_code, reason = "there is no allocator to tune in this build")
+)]
+pub(crate) mod tuning;
 #[cfg(feature = "profiling")]
 pub(crate) mod windows;
 
@@ -50,6 +55,7 @@ use samples::Samples;
 use scopes::Scopes;
 use sites::Sites;
 use symbols::Symbols;
+use tuning::{TuningAnswer, TuningWish};
 
 /// A reader's wish for a CPU profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +157,8 @@ pub(crate) struct Store {
     pub(crate) names: Arc<Board<NameWish, NameAnswer>>,
     /// Wishes for looks at threads, answered by the thread that looks.
     pub(crate) looks: Arc<Board<Look, LookAnswer>>,
+    /// Wishes to see or change how the allocator is tuned, answered by the collecting thread.
+    pub(crate) tuning: Arc<Board<TuningWish, TuningAnswer>>,
     /// Wishes for fresh readings, answered by the collecting thread.
     pub(crate) refresh: Arc<Board<(), ()>>,
     /// CPU samples of the last minutes.
@@ -184,6 +192,7 @@ impl Store {
             heap: Heap::default(),
             names: Arc::new(Board::new(config::PROFILE_READERS)),
             looks: Arc::new(Board::new(config::PROFILE_READERS)),
+            tuning: Arc::new(Board::new(config::PROFILE_READERS)),
             refresh: Arc::new(Board::new(config::SCRAPES)),
             samples: Samples::default(),
             sites: Sites::default(),

@@ -7,6 +7,9 @@ use clap::{Parser, Subcommand};
 use streamgate::error::Fatal;
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 #[command(name = "streamgate", version, about)]
 struct Cli {

@@ -25,6 +25,8 @@ pub(crate) struct Action {
     pub(crate) status: Option<u16>,
     pub(crate) bytes: usize,
     pub(crate) waited_seconds: f64,
+    /// What the request changed in the program; `None`: nothing.
+    pub(crate) change: Option<String>,
 }
 
 /// A ring of the last [`config::ACTIONS`].
@@ -50,6 +52,7 @@ impl Actions {
             status: None,
             bytes: 0,
             waited_seconds: 0.0,
+            change: None,
         };
         Running {
             actions: self,
@@ -73,6 +76,14 @@ pub(crate) struct Running<'a> {
 }
 
 impl Running<'_> {
+    /// Notes that the request changes the program.
+    pub(crate) fn changing(mut self, change: String) -> Self {
+        if let Some(action) = &mut self.action {
+            action.change = Some(change);
+        }
+        self
+    }
+
     pub(crate) fn ended(mut self, status: u16, bytes: usize) {
         if let Some(action) = &mut self.action {
             action.status = Some(status);

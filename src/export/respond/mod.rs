@@ -21,6 +21,7 @@ mod scrape;
 mod shape;
 mod span;
 mod symbol;
+mod tuning;
 mod wall;
 
 use std::future::poll_fn;
@@ -74,7 +75,7 @@ impl Plane {
         Self {
             denied,
             started: Instant::now(),
-            guard: Guard::new(config.hosts.clone()),
+            guard: Guard::new(config.hosts.clone(), config.control),
             pages: Pages::default(),
             large: LargeBodies::default(),
             actions: Actions::default(),
@@ -96,6 +97,7 @@ impl Plane {
         self.store.looks.expire(now);
         self.store.heap.wishes.expire(now);
         self.store.pauses.expire(now);
+        self.store.tuning.expire(now);
     }
 
     /// Counts a refusal and puts it in the form that the path's clients read.
@@ -181,6 +183,7 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
         "/debug/pprof/symbol" => symbol::symbol(plane, request, body).await,
+        "/debug/heap/tuning" => tuning::tuning(plane, request, body).await,
         "/debug/agent" => about::agent(plane),
         other => Err(Refusal::new(404, Reason::Route, other)),
     }
@@ -246,6 +249,7 @@ const fn title(status: u16) -> &'static str {
         405 => "Method Not Allowed",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         429 => "Too Many Requests",
         500 => "Internal Server Error",
         501 => "Not Implemented",

@@ -7,6 +7,7 @@
 
 mod capture;
 mod fetch;
+mod leak;
 mod load;
 mod samples;
 mod screen;
@@ -49,6 +50,9 @@ pub struct Args {
     /// Keep serving after the load, until Ctrl-C.
     #[arg(long)]
     serve: bool,
+    /// Leak memory at this rate, such as 1MiB/s, to see how the agent finds it.
+    #[arg(long, value_parser = leak::parse)]
+    leak: Option<u64>,
     /// Address of the service on this machine; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_parser = loopback)]
     public: SocketAddr,
@@ -99,6 +103,7 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         running = start(&args, &mut screen) => running?,
         stop = interrupted() => return Err(stop),
     };
+    let leaking = args.leak.map(|rate| tokio::spawn(leak::leak(rate)));
     let outcome = tokio::select! {
         outcome = show(&args, &running, &mut screen) => outcome,
         stop = interrupted() => Err(stop),
@@ -107,6 +112,9 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         screen.line("Serving until Ctrl-C.");
         // Ctrl-C is the wanted end here.
         drop(interrupted().await);
+    }
+    if let Some(leaking) = leaking {
+        leaking.abort();
     }
     running.stop(STOP).await;
     match outcome?.complaint() {
