@@ -150,7 +150,7 @@ pub(crate) mod heap {
     /// Samples in a second of the whole process above which that distance is doubled.
     pub(crate) const SAMPLES_PER_SECOND: u64 = 500;
     /// Samples that wait for their stacks to be followed.
-    pub(crate) const RING_SLOTS: usize = 256;
+    pub(crate) const RING_SLOTS: u32 = 256;
     /// Distinct stacks that allocated: half of what CPU profiles hold, since few places allocate.
     pub(crate) const STACKS: usize = 32_768;
     /// Bytes of distinct stacks.

@@ -29,6 +29,8 @@ pub(crate) mod cpu;
     path = "heap_none.rs"
 )]
 pub(crate) mod heap;
+#[cfg(all(feature = "profiling", target_os = "linux"))]
+pub(crate) mod heap_steps;
 #[cfg_attr(
     not(all(feature = "profiling", target_os = "linux")),
     path = "wall_none.rs"

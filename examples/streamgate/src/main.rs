@@ -1,10 +1,16 @@
 //! The command line of StreamGate.
 
+use std::alloc::System;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use streamgate_agent::ProfiledAllocator;
 use tracing_subscriber::EnvFilter;
+
+/// What heap profiles come from.
+#[global_allocator]
+static ALLOCATOR: ProfiledAllocator<System> = ProfiledAllocator::new(System);
 
 #[derive(Debug, Parser)]
 #[command(name = "streamgate", version, about)]

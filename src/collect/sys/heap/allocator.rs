@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 
 use super::gaps::{self, Chosen};
-use super::table::{Block, PAGE};
+use super::table::{Block, PAGE, may_hold};
 use super::{counts, rate, state};
 use crate::collect::sys::sampling::registers;
 use crate::store::label;
@@ -54,22 +54,22 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ProfiledAllocator<A> {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if block.addr().is_multiple_of(PAGE) {
+        if may_hold(block) {
             // SAFETY: the caller's promise is passed on.
-            return unsafe { self.dealloc_page(block, layout) };
+            return unsafe { self.dealloc_sampled(block, layout) };
         }
-        // SAFETY: as above; sampled blocks are page-aligned.
+        // SAFETY: as above; the table does not hold it.
         unsafe { self.0.dealloc(block, layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let look = gaps::count(new_size);
-        if look || block.addr().is_multiple_of(PAGE) {
+        if look || may_hold(block) {
             // SAFETY: the caller's promise is passed on.
             return unsafe { self.realloc_looked_at(block, layout, new_size, look) };
         }
-        // SAFETY: as above; sampled blocks are page-aligned.
+        // SAFETY: as above; the table does not hold it.
         unsafe { self.0.realloc(block, layout, new_size) }
     }
 }
@@ -137,7 +137,7 @@ impl<A: GlobalAlloc> ProfiledAllocator<A> {
     /// As [`GlobalAlloc::dealloc`].
     #[cold]
     #[inline(never)]
-    unsafe fn dealloc_page(&self, block: *mut u8, layout: Layout) {
+    unsafe fn dealloc_sampled(&self, block: *mut u8, layout: Layout) {
         let (outer, layout) = as_allocated(block, layout);
         // SAFETY: what the inner allocator gave, and what it was asked for.
         unsafe { self.0.dealloc(outer, layout) };
@@ -196,11 +196,10 @@ fn offset(outer: *mut u8, layout: Layout) -> usize {
 }
 
 fn is_sampled(block: *mut u8) -> bool {
-    block.addr().is_multiple_of(PAGE)
-        && state::ready().is_some_and(|state| state.table.contains(block.addr()))
+    may_hold(block) && state::ready().is_some_and(|state| state.table.contains(block.addr()))
 }
 
-/// What the inner allocator gave for a page-aligned block of the host's, and what it was asked for. The
+/// What the inner allocator gave for a block of the host's, and what it was asked for. The
 /// block leaves the table.
 fn as_allocated(block: *mut u8, layout: Layout) -> (*mut u8, Layout) {
     let offset = state::ready().and_then(|state| state.table.remove(block.addr()));

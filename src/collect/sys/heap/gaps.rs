@@ -67,21 +67,22 @@ impl Drop for Chosen {
 #[inline(never)]
 pub(super) fn choose() -> Option<Chosen> {
     LOCAL.with(|local| {
-        let taken = local.left.get();
+        let (taken, now) = (local.left.get(), rate_now());
         if local.random.get() == 0 {
             rate::install();
             local.random.set(seed(local));
-            local.draw(rate_now());
+            local.draw(now);
             local.take(local.left.get().saturating_add(taken));
         } else {
             local.take(taken);
         }
         let reached = local.left.get() < 0;
         let rate = local.rate.get();
-        if reached || rate != rate_now() {
-            local.draw(rate_now());
+        if reached || rate != now {
+            local.draw(now);
         }
-        let chosen = reached && rate != 0 && !local.busy.replace(true);
+        // In a forked child nothing may be: the ring is not mapped there.
+        let chosen = reached && rate != 0 && now != 0 && !local.busy.replace(true);
         chosen.then_some(Chosen { rate })
     })
 }

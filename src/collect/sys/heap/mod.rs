@@ -5,8 +5,6 @@
 //! live blocks (`table`) and, with registers and stack bytes, the ring (`ring`), which one thread of the
 //! agent drains. No path of an allocation locks, allocates for itself or unwinds.
 
-#![expect(dead_code, reason = "the collector that drains this comes next")]
-
 mod allocator;
 mod counts;
 mod gaps;
@@ -75,8 +73,7 @@ impl Allocated {
 
 /// Hands every sample that waits in the ring to `take`: the block, the thread with its registers, and
 /// the stack from its `sp` upwards. The number that `take` returns stays with the block while it lives.
-///
-/// One thread drains at a time.
+/// Of several threads that drain at once each takes others.
 pub(crate) fn drain(mut take: impl FnMut(&Allocated, &Head, &[u8]) -> u32) {
     if let Some(state) = state::ready() {
         state.ring.drain(|sample, stack| {

@@ -14,7 +14,7 @@ use crate::config::heap::RING_SLOTS;
 use crate::store::label;
 
 /// Half of the ring, at which the draining thread is woken.
-const HALF: u32 = RING_SLOTS as u32 / 2;
+const HALF: u32 = RING_SLOTS / 2;
 
 /// One sample.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +57,7 @@ impl Ring {
     /// The kernel's if it gives no memory.
     pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self {
-            arena: Arena::new(RING_SLOTS)?,
+            arena: Arena::new(usize::try_from(RING_SLOTS).unwrap_or(0))?,
             waiting: AtomicU32::new(0),
             half_full: AtomicU32::new(0),
         })

@@ -6,7 +6,7 @@
 //! mark of freed entries is left behind, and a block that is not in the table costs one look per level.
 #![expect(unsafe_code, reason = "a mapping that outlives every thread")]
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::{Live, counts};
 use crate::store::label::{LabelSet, Mark};
@@ -33,6 +33,32 @@ const TURN: u64 = PAGE as u64 - 1;
 const WAITING: u32 = 1 << 31;
 /// No stack, for good.
 const LOST: u32 = WAITING - 1;
+
+/// How many blocks of the table have an address that leads here: what a look at a page-aligned block of
+/// the host's costs. Allocators hand out many such: the first of each slab, and all of whole pages.
+static FILTER: [AtomicU8; 1 << FILTER_BITS] = [const { AtomicU8::new(0) }; 1 << FILTER_BITS];
+/// Then at 65,536 live samples every other look is in vain; it takes 64 KiB.
+const FILTER_BITS: u32 = 16;
+
+#[inline(always)]
+fn filter(address: usize) -> Option<&'static AtomicU8> {
+    let place = mixed(address) >> (u64::BITS - FILTER_BITS);
+    FILTER.get(usize::try_from(place).ok()?)
+}
+
+/// All bits of a page's number, in the upper ones.
+#[inline(always)]
+fn mixed(address: usize) -> u64 {
+    (address as u64 / PAGE as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// False for nearly all blocks that are not in the table, without a look at it.
+#[inline(always)]
+pub(super) fn may_hold(block: *mut u8) -> bool {
+    let address = block.addr();
+    let held = || filter(address).is_some_and(|held| held.load(Ordering::Relaxed) > 0);
+    address.is_multiple_of(PAGE) && held()
+}
 
 #[repr(C)]
 #[derive(Debug)]
@@ -91,9 +117,7 @@ impl Level<'_> {
 
     /// Where an address leads to.
     fn home(&self, address: usize) -> usize {
-        let page = address as u64 / PAGE as u64;
-        let mixed = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        self.place(usize::try_from(mixed).unwrap_or(0), 0)
+        self.place(usize::try_from(mixed(address) >> 24).unwrap_or(0), 0)
     }
 }
 
@@ -152,6 +176,10 @@ impl Table {
 
     /// Enters a block; `None` if there is no place.
     pub(super) fn insert(&self, block: Block) -> Option<Ticket> {
+        let add = |held: u8| held.checked_add(1);
+        let filter = filter(block.address)?;
+        let added = filter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        added.ok()?;
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) & (WAITING - 1);
         let ticket = self.held.iter().enumerate().find_map(|(number, held)| {
             let level = self.level(number)?;
@@ -171,6 +199,8 @@ impl Table {
         });
         if ticket.is_some() {
             counts::SAMPLED.fetch_add(1, Ordering::Relaxed);
+        } else {
+            filter.fetch_sub(1, Ordering::Relaxed);
         }
         ticket
     }
@@ -188,6 +218,7 @@ impl Table {
             held.fetch_sub(1, Ordering::Relaxed);
             Some(offset)
         })?;
+        filter(address)?.fetch_sub(1, Ordering::Relaxed);
         counts::FREED.fetch_add(1, Ordering::Relaxed);
         Some(offset)
     }

@@ -143,7 +143,7 @@ impl<H: HasStack> Arena<H> {
         true
     }
 
-    /// Hands every finished sample to `take` and frees its slot. One thread drains at a time.
+    /// Hands every finished sample to `take` and frees its slot.
     pub(crate) fn drain(&self, mut take: impl FnMut(&H, &[u8])) {
         for number in self.ready.iter() {
             let Some(slot) = self.slots.get(number) else {
@@ -151,9 +151,11 @@ impl<H: HasStack> Arena<H> {
             };
             // Taken out before it is looked at, and freed however that ends: a sample that nobody
             // can read is lost once and not met again.
-            self.ready.remove(number);
+            if !self.ready.remove(number) {
+                continue;
+            }
             let _freed = Freed(&self.free, number);
-            // SAFETY: its writer is done, and only this thread takes slots out of `ready`.
+            // SAFETY: its writer is done, and of those who drain one took it out of `ready`.
             let head = unsafe { slot.head.get().read() };
             // SAFETY: written before the slot's number came into `ready`.
             let head = unsafe { head.assume_init() };
