@@ -114,7 +114,7 @@ pub(super) fn heap(shared: &Shared) -> Result<(), Error> {
     if heap::begin(&shared.store, &shared.config) != Recording::On {
         return Ok(());
     }
-    let mut collector = HeapCollector::new(Arc::clone(&shared.store))?;
+    let mut collector = HeapCollector::new(Arc::clone(&shared.store), &shared.config)?;
     let inside = shared.clone();
     threads::start("sg-heap", "heap", shared, move || {
         while !inside.stop.is_asked() {

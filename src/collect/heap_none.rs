@@ -21,7 +21,7 @@ pub(crate) fn leave_out_this_thread() {}
 pub(crate) struct HeapCollector;
 
 impl HeapCollector {
-    pub(crate) fn new(_store: Arc<Store>) -> Result<Self, Error> {
+    pub(crate) fn new(_store: Arc<Store>, _config: &Config) -> Result<Self, Error> {
         Ok(Self)
     }
 

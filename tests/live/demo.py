@@ -306,6 +306,44 @@ def go_svg(pprof, saved, folder):
     print(f"go tool pprof -svg: {len(text)} bytes")
 
 
+def go_heap(pprof, agent, folder):
+    """The guide's section 4.1, on a Rust service."""
+    live = f"{agent}/debug/pprof/heap"
+    top = pprof.view("-top", "-nodecount=10", profile=live)
+    if "Type: inuse_space" not in top or "estimated from" not in top:
+        fail(f"top10 of the heap shows no memory in use:\n{top}")
+    allocated = pprof.view("-top", "-sample_index=alloc_space", profile=live)
+    own = re.findall(r"^ +([\d.]+)([kMG]?B) .*\b(streamgate::\S+)", allocated, re.MULTILINE)
+    if "Type: alloc_space" not in allocated or not own:
+        fail(f"-sample_index=alloc_space names no function of StreamGate:\n{allocated[:3000]}")
+    base = folder / "heap.pb.gz"
+    base.write_bytes(get(live)[2])
+    name = own[0][2]
+    listed = pprof.view("-list", re.escape(name), "-sample_index=alloc_space", profile=base)
+    if not re.search(r"^ +([\d.]+[kMG]?B|\.) +[\d.]+[kMG]?B +\d+:", listed, re.MULTILINE):
+        fail(f"-list {name} shows no line that allocates:\n{listed[:3000]}")
+    same = pprof.view("-top", "-diff_base", base, profile=base)
+    if not re.search(r"accounting for 0B?, ", same) and re.search(r"^ +-?[1-9]", same, re.MULTILINE):
+        fail(f"a heap differs from itself:\n{same[:2000]}")
+    grown = pprof.view("-top", "-sample_index=alloc_space", "-diff_base", base, profile=live)
+    if not re.search(r"^ +[\d.]+[kMG]?B +[\d.]+%", grown, re.MULTILINE):
+        fail(f"nothing was allocated since the base:\n{grown[:2000]}")
+    delta = pprof.view("-top", profile=f"{agent}/debug/pprof/allocs?seconds=2")
+    if "Type: alloc_space" not in delta or "Duration: " not in delta:
+        fail(f"allocs?seconds=2 is no profile of 2 s:\n{delta[:2000]}")
+    text = folder / "heap.txt"
+    text.write_bytes(get(f"{live}?debug=1")[2])
+    head = re.match(rb"heap profile: (\d+): (\d+) ", text.read_bytes())
+    legacy = pprof.view("-raw", profile=text)
+    samples = legacy.split("Samples:")[1].split("Locations")[0]
+    rows = re.findall(r"^ +(\d+) +(\d+) +(\d+) +(\d+):", samples, re.MULTILINE)
+    in_use = sum(int(row[3]) for row in rows)
+    if not head or in_use != int(head.group(2)):
+        fail(f"Go reads {in_use} bytes of debug=1, which says {head and head.group(2)}")
+    print(f"go tool pprof on the heap: top10, list {name}, alloc_space, -diff_base, debug=1 "
+          f"of {in_use} bytes in use")
+
+
 def go_pprof(agent, env, folder):
     pprof = Pprof(agent, env)
     if not pprof.go:
@@ -321,6 +359,7 @@ def go_pprof(agent, env, folder):
     go_diff(pprof, saved)
     go_goroutine(pprof, agent, folder)
     go_svg(pprof, saved, folder)
+    go_heap(pprof, agent, folder)
 
 
 def flamegraph(agent, folder):

@@ -5,10 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use streamgate::error::Fatal;
+use streamgate_agent::ProfiledAllocator;
+use tikv_jemallocator::Jemalloc;
 use tracing_subscriber::EnvFilter;
 
+/// What heap profiles come from.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: ProfiledAllocator<Jemalloc> = ProfiledAllocator::new(Jemalloc);
 
 #[derive(Debug, Parser)]
 #[command(name = "streamgate", version, about)]

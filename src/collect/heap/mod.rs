@@ -113,7 +113,7 @@ fn lost() -> Vec<(&'static str, Weighed)> {
     .collect()
 }
 
-/// Says whether there will be samples and, if so, has them taken.
+/// Says whether there will be samples.
 pub(crate) fn begin(store: &Store, config: &Config) -> Recording {
     let recording = if !heap::is_installed() {
         Recording::NotInstalled
@@ -121,7 +121,6 @@ pub(crate) fn begin(store: &Store, config: &Config) -> Recording {
         heap::set_rate(0);
         Recording::Off
     } else {
-        heap::set_rate(config.heap_sampling);
         Recording::On
     };
     *store.heap.recording.get_or_init(|| recording)
@@ -143,8 +142,11 @@ pub(crate) struct HeapCollector {
 impl HeapCollector {
     /// # Errors
     /// When the catalogue's rows do not fit, which a test excludes.
-    pub(crate) fn new(store: Arc<Store>) -> Result<Self, Error> {
+    pub(crate) fn new(store: Arc<Store>, config: &Config) -> Result<Self, Error> {
+        let meters = Meters::new(Arc::clone(&store))?;
         let mut known = lock(&KNOWN);
+        // Under the lock, under which the last agent before this one ended sampling.
+        heap::set_rate(config.heap_sampling);
         if known.agents == 0 && known.start_unix_nanos == 0 {
             known.start_unix_nanos = unix_nanos_now();
         }
@@ -153,7 +155,7 @@ impl HeapCollector {
         let now = Instant::now();
         Ok(Self {
             answers: Answering::new(Arc::clone(&store)),
-            meters: Meters::new(Arc::clone(&store))?,
+            meters,
             store,
             answering: Vec::new(),
             kept: KeptHeaps::default(),

@@ -295,7 +295,8 @@ impl WallCollector {
         self.answering.push(reader.id);
         let reader = Mutex::new(Some(reader));
         self.answers.spawn(move |desk| {
-            if let Some(reader) = lock(&reader).take() {
+            let reader = lock(&reader).take();
+            if let Some(reader) = reader {
                 answer(desk, reader);
             }
         });

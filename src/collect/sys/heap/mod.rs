@@ -61,6 +61,7 @@ pub(crate) struct Allocated {
     pub(crate) rate: u64,
     pub(crate) mark: Mark,
     /// On the kernel's coarse monotonic clock.
+    #[expect(dead_code, reason = "live blocks say it again")]
     pub(crate) born_millis: u64,
 }
 
@@ -86,6 +87,10 @@ pub(crate) fn drain(mut take: impl FnMut(&Allocated, &Head, &[u8]) -> u32) {
 /// A sampled block that lives.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Live {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "profiles tell blocks apart by stack")
+    )]
     pub(crate) address: u64,
     /// Bytes asked for.
     pub(crate) size: u64,
