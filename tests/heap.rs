@@ -63,7 +63,7 @@ impl Turns {
 
 /// Four of five live on.
 fn lives(number: usize) -> bool {
-    number % 5 != 0
+    !number.is_multiple_of(5)
 }
 
 #[inline(never)]
@@ -96,7 +96,7 @@ fn chains(count: usize, turns: &Turns) -> Blocks {
         if lives(number) {
             held.push(block);
         }
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             turns.wait();
         }
     }
