@@ -79,6 +79,20 @@ impl LabelSet {
     }
 }
 
+/// For memory that holds nothing but numbers.
+impl From<LabelSet> for u32 {
+    fn from(set: LabelSet) -> Self {
+        set.0
+    }
+}
+
+/// The set that gave this number; any other number stands for no labels.
+impl From<u32> for LabelSet {
+    fn from(number: u32) -> Self {
+        Self(number)
+    }
+}
+
 /// As much of a value as is kept, cut between characters.
 fn cut(value: &str) -> &str {
     let mut end = value.len().min(config::LABEL_BYTES);
