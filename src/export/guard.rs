@@ -53,7 +53,7 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Connections,
         Self::PeerConnections,
         Self::HeadTimeout,
