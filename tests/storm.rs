@@ -1,4 +1,5 @@
-//! Sampling at 999 Hz while the process does all that samplers are known to die of.
+//! Sampling of CPU at 999 Hz and of the heap every 4 KiB while the process does all that samplers are
+//! known to die of.
 //!
 //! Five seconds; a minute where `CI` is set; `STREAMGATE_STORM_SECONDS` says otherwise.
 #![cfg(all(
@@ -18,6 +19,7 @@
 
 mod sampling;
 
+use std::alloc::System;
 use std::backtrace::Backtrace;
 use std::io::{Error, Read};
 use std::os::unix::process::ExitStatusExt as _;
@@ -30,7 +32,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sampling::{agent, burn, spin, take};
-use streamgate_agent::bench_door::cpu_signals;
+use streamgate_agent::ProfiledAllocator;
+use streamgate_agent::bench_door::{
+    HeapStacks, cpu_signals, heap_counts, heap_live, leave_out_this_thread, set_heap_rate,
+};
+
+#[global_allocator]
+static ALLOCATOR: ProfiledAllocator<System> = ProfiledAllocator::new(System);
 
 /// The signal that carries our samples: the highest, as nobody else in these tests takes one.
 const SIGNAL: i32 = 64;
@@ -525,6 +533,11 @@ fn storm_leaves_no_crash_no_hang_and_no_sample_unaccounted_for() {
         let blocked = Arc::clone(&blocked);
         spawn("feeder", Box::new(move || blocked.feed()))
     };
+    set_heap_rate(4096, u64::MAX);
+    let heap = {
+        let stop = Arc::clone(&stop);
+        spawn("heap", Box::new(move || heap(&stop)))
+    };
     let mut foreign = foreign_signals();
 
     let end = Instant::now() + length();
@@ -560,6 +573,8 @@ fn storm_leaves_no_crash_no_hang_and_no_sample_unaccounted_for() {
     }
     blocked.ended.store(true, Ordering::Relaxed);
     feeder.join().unwrap();
+    heap.join().unwrap();
+    set_heap_rate(0, u64::MAX);
 
     for ((name, _), times) in WORK.iter().zip(done.iter()) {
         let times = times.load(Ordering::Relaxed);
@@ -581,6 +596,25 @@ fn storm_leaves_no_crash_no_hang_and_no_sample_unaccounted_for() {
     eprintln!("{profiles} profiles: fired {fired} = recorded {recorded} + lost {lost}");
     assert_eq!(fired, recorded + lost);
     assert!(recorded > 1000 && lost > 1000);
+}
+
+/// Follows the stacks of sampled blocks and walks the table of those that live, as the agent does.
+fn heap(stop: &AtomicBool) {
+    leave_out_this_thread();
+    let (mut stacks, mut followed, mut walks) = (HeapStacks::default(), 0, 0);
+    while !stop.load(Ordering::Relaxed) {
+        followed += stacks.drain().len();
+        let live = heap_live();
+        assert!(
+            live.iter()
+                .all(|block| block.size > 0 && block.objects >= 1.0)
+        );
+        walks += 1;
+    }
+    let counts = heap_counts();
+    eprintln!("heap: {counts:?}, {followed} stacks followed, {walks} walks");
+    assert!(followed > 1000 && counts.freed > 1000);
+    assert_eq!(counts.blocks_lost, 0);
 }
 
 /// The counts once no signal is on its way any more.

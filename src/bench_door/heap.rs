@@ -13,6 +13,10 @@ pub struct HeapBlock {
     pub objects: f64,
     /// Bytes that it stands for.
     pub bytes: f64,
+    /// Since its allocation, exact to a few.
+    pub age_millis: u64,
+    /// Labels that its thread had.
+    pub labels: usize,
 }
 
 impl HeapBlock {
@@ -22,6 +26,8 @@ impl HeapBlock {
             stack: sampled.stack,
             objects: sampled.stands_for.objects,
             bytes: sampled.stands_for.bytes,
+            age_millis: sampled.age_millis,
+            labels: sampled.labels,
         }
     }
 }
@@ -43,6 +49,11 @@ pub struct HeapCounts {
     pub blocks_lost: u64,
     /// The rate was doubled so many times.
     pub doubled: u32,
+}
+
+/// Whether the program's allocations are seen.
+pub fn heap_is_installed() -> bool {
+    heap_steps::is_installed()
 }
 
 /// Counts since the start of the process.

@@ -11,14 +11,11 @@ use crate::store::metrics::{Counter, Histogram, Metrics, MetricsLimits};
 
 pub use crate::catalog::Metric;
 #[cfg(all(feature = "profiling", target_os = "linux"))]
-pub use heap::{
-    HeapBlock, HeapCounts, HeapStacks, heap_counts, heap_live, leave_out_this_thread, set_heap_rate,
+pub use steps::{
+    CopiedStacks, HeapBlock, HeapCounts, HeapStacks, Names, StackCost, handler_costs, heap_counts,
+    heap_is_installed, heap_live, leave_out_this_thread, set_heap_rate,
 };
-#[cfg(all(feature = "profiling", target_os = "linux"))]
-pub use steps::{CopiedStacks, Names, StackCost, handler_costs};
 
-#[cfg(all(feature = "profiling", target_os = "linux"))]
-mod heap;
 #[cfg(all(feature = "profiling", target_os = "linux"))]
 mod steps;
 

@@ -1,5 +1,13 @@
 //! The steps of one CPU sample, each on its own: the handler, the walk along the stack, the names.
 
+#[path = "heap.rs"]
+mod heap;
+
+pub use heap::{
+    HeapBlock, HeapCounts, HeapStacks, heap_counts, heap_is_installed, heap_live,
+    leave_out_this_thread, set_heap_rate,
+};
+
 use crate::config;
 use crate::error::Error;
 

@@ -12,6 +12,9 @@ pub(crate) struct Sampled {
     /// Equal for equal stacks; `None` if it was lost.
     pub(crate) stack: Option<u32>,
     pub(crate) stands_for: Estimate,
+    pub(crate) age_millis: u64,
+    /// Labels that its thread had.
+    pub(crate) labels: usize,
 }
 
 /// Stacks that were followed.
@@ -27,6 +30,7 @@ impl Stacks {
         let Self { unwinder, numbers } = self;
         unwinder.refresh();
         let (mut taken, mut frames) = (Vec::new(), Vec::new());
+        let now = heap::now_millis();
         heap::drain(|block, head, stack| {
             unwinder.unwind(head, stack, &mut frames);
             let next = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
@@ -38,6 +42,8 @@ impl Stacks {
                 size: block.size,
                 stack: Some(number),
                 stands_for: block.estimate(),
+                age_millis: now.saturating_sub(block.born_millis),
+                labels: block.mark.set.labels().len(),
             });
             number
         });
@@ -48,11 +54,14 @@ impl Stacks {
 /// The sampled blocks that live.
 pub(crate) fn live() -> Vec<Sampled> {
     let mut held = Vec::new();
+    let now = heap::now_millis();
     heap::live(|live| {
         held.push(Sampled {
             size: live.size,
             stack: live.stack,
             stands_for: live.estimate(),
+            age_millis: now.saturating_sub(live.born_millis),
+            labels: live.mark.set.labels().len(),
         });
     });
     held
@@ -62,6 +71,11 @@ pub(crate) fn live() -> Vec<Sampled> {
 pub(crate) fn set_rate(mean_bytes: u64, samples_per_second: u64) {
     heap::set_limit(samples_per_second);
     heap::set_rate(mean_bytes);
+}
+
+/// Whether the program's allocations are seen.
+pub(crate) fn is_installed() -> bool {
+    heap::is_installed()
 }
 
 pub(crate) fn counts() -> Counts {

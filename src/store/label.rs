@@ -30,32 +30,6 @@ impl LabelSet {
     /// Stands for sets that found no place.
     const OVERFLOW: Self = Self(1);
 
-    /// The set as a number, for memory that holds nothing else.
-    #[cfg_attr(
-        not(all(
-            feature = "profiling",
-            target_os = "linux",
-            any(target_arch = "x86_64", target_arch = "aarch64")
-        )),
-        expect(dead_code, reason = "no allocation is sampled in this build")
-    )]
-    pub(crate) fn number(self) -> u32 {
-        self.0
-    }
-
-    /// The set of a number that [`LabelSet::number`] gave; any other stands for no labels.
-    #[cfg_attr(
-        not(all(
-            feature = "profiling",
-            target_os = "linux",
-            any(target_arch = "x86_64", target_arch = "aarch64")
-        )),
-        expect(dead_code, reason = "no allocation is sampled in this build")
-    )]
-    pub(crate) fn of_number(number: u32) -> Self {
-        Self(number)
-    }
-
     /// This set with one more label, or with another value for a key that it has.
     ///
     /// The set stays as it is, without the label, once it has as many labels as one may have.
@@ -92,6 +66,20 @@ impl LabelSet {
         labels
             .find(|label| label.key == key)
             .map(|label| Arc::clone(&label.value))
+    }
+}
+
+/// For memory that holds nothing but numbers.
+impl From<LabelSet> for u32 {
+    fn from(set: LabelSet) -> Self {
+        set.0
+    }
+}
+
+/// The set that gave this number; any other number stands for no labels.
+impl From<u32> for LabelSet {
+    fn from(number: u32) -> Self {
+        Self(number)
     }
 }
 

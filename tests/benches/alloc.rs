@@ -6,6 +6,7 @@
 //! does it. Run with `cargo bench -p streamgate-agent --bench alloc`.
 #![expect(
     unsafe_code,
+    clippy::panic,
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -114,7 +115,7 @@ fn main() {
     let program = profiled_program();
     let [mut inactive, mut active] = [false, true].map(|active| Profiled::start(&program, active));
     let dhat = dhat::Profiler::builder().testing().build();
-    let mut contenders = vec![
+    let mut contenders = [
         direct(BARE, PAIRS, Jemalloc),
         direct(
             "ours over jemalloc",

@@ -11,6 +11,21 @@ use crate::store::label;
 
 /// An allocator around the host's own, from which the agent's heap profiles come.
 ///
+/// Of what is allocated every 512 KiB, on average and at random, one block is sampled: its stack, size,
+/// labels and age are kept while it lives. Everything else goes straight to the inner allocator. Blocks
+/// that C libraries allocate are not seen.
+///
+/// # Cost
+/// A pair of allocation and release takes 1.1 to 1.3 times what jemalloc takes alone, at most 2.5 ns more,
+/// where jemalloc's own profiling at the same rate takes 1.2 to 2 times (`tests/benches/README.md`,
+/// 2026-11-26). A sampled block is a page longer, 0.8 % of the live heap, and has an entry of 48 bytes; its
+/// growth is a copy. No call locks, waits, or allocates for itself. More than 500 samples a second double
+/// the distance between them.
+///
+/// In a forked child nothing is sampled, and what the parent sampled is freed rightly. Without the feature
+/// `profiling`, and on other systems than Linux on x86-64 and aarch64, it is the inner allocator and no
+/// more.
+///
 /// ```
 /// use std::alloc::System;
 /// use streamgate_agent::ProfiledAllocator;

@@ -320,7 +320,7 @@ impl Entry {
         self.rate.store(low(block.rate), Ordering::Relaxed);
         self.offset
             .store(low(block.offset as u64), Ordering::Relaxed);
-        self.labels.store(block.labels.number(), Ordering::Relaxed);
+        self.labels.store(block.labels.into(), Ordering::Relaxed);
         self.stack.store(stack, Ordering::Relaxed);
         self.born_millis.store(block.born_millis, Ordering::Relaxed);
         let word = block.address as u64 | turn;
@@ -340,7 +340,7 @@ impl Entry {
             size: self.size.load(Ordering::Relaxed),
             rate: u64::from(self.rate.load(Ordering::Relaxed)),
             mark: Mark {
-                set: LabelSet::of_number(self.labels.load(Ordering::Relaxed)),
+                set: LabelSet::from(self.labels.load(Ordering::Relaxed)),
                 ..Mark::NONE
             },
             born_millis: self.born_millis.load(Ordering::Relaxed),
