@@ -11,7 +11,8 @@
     clippy::indexing_slicing,
     clippy::print_stderr,
     clippy::cast_precision_loss,
-    reason = "tests; sums of blocks are small"
+    clippy::float_cmp,
+    reason = "tests; sums of blocks are small and whole"
 )]
 
 mod sampling;
@@ -33,11 +34,10 @@ static ALLOCATOR: ProfiledAllocator<System> = ProfiledAllocator::new(System);
 
 const KIB: usize = 1 << 10;
 
-/// Blocks of the sizes below are nearly all sampled at this distance, also when too many samples have
-/// doubled it a few times.
+/// Large blocks are nearly all sampled at this distance, also when too many samples have doubled it.
 fn agent() -> AgentHandle {
     let agent = Agent::builder("heap").no_listener().recorder(0);
-    agent.heap_sampling(2 << 10).start().unwrap()
+    agent.heap_sampling(32 << 10).start().unwrap()
 }
 
 fn body(agent: &AgentHandle, target: &str) -> Vec<u8> {
@@ -103,23 +103,23 @@ fn counted_work_is_seen_under_its_function_in_all_four_columns() {
     let agent = agent();
     let before = of(&heap(&agent, "/debug/pprof/heap"), "kept_block");
     let mut kept = Vec::new();
-    for turn in 0..600 {
-        kept.push(kept_block(96 * KIB));
-        if turn % 3 != 0 {
-            freed_block(192 * KIB);
+    for turn in 0..200 {
+        kept.push(kept_block(512 * KIB));
+        if turn % 2 == 0 {
+            freed_block(1024 * KIB);
         }
         take_in(&agent, turn);
     }
     let profile = heap(&agent, "/debug/pprof/heap");
     let seen = of(&profile, "kept_block");
-    let (objects, bytes) = (600.0, (600 * 96 * KIB) as f64);
+    let (objects, bytes) = (200.0, (200 * 512 * KIB) as f64);
     eprintln!("kept {seen:?}, dropped {:?}", of(&profile, "freed_block"));
     for (column, wanted) in [objects, bytes, objects, bytes].into_iter().enumerate() {
         let seen = seen[column] - before[column];
         assert!(near(seen, wanted), "column {column}: {seen} of {wanted}");
     }
     let dropped = of(&profile, "freed_block");
-    assert!(near(dropped[0], 400.0) && near(dropped[1], (400 * 192 * KIB) as f64));
+    assert!(near(dropped[0], 100.0) && near(dropped[1], (100 * 1024 * KIB) as f64));
     assert_eq!(dropped[2..], [0.0, 0.0], "freed");
     drop(kept);
     let after = of(&heap(&agent, "/debug/pprof/allocs"), "kept_block");
@@ -152,7 +152,10 @@ fn a_difference_over_seconds_shows_what_was_allocated_in_them_alone() {
     let seen = of(&delta, "dropped_block")[1];
     eprintln!("{seen} bytes in 2 s, {done} in {elapsed:.1} s");
     assert!(seen > 0.0 && seen <= 1.05 * done, "{seen} of {done}");
-    assert_eq!(of(&delta, "kept_block"), [0.0; 4], "was there before");
+    assert!(
+        of(&delta, "kept_block").iter().all(|sum| *sum == 0.0),
+        "was there before"
+    );
     drop(old);
 }
 
@@ -208,7 +211,7 @@ fn blocks_of_interleaved_tasks_carry_their_tasks_labels_and_no_others() {
         is(stack, "unlabelled_block") && stack.labels.contains_key("group")
             || is(stack, "::labelled_block") && !stack.labels.contains_key("group")
     });
-    assert_eq!(stray, [0.0; 4]);
+    assert!(stray.iter().all(|sum| *sum == 0.0), "{stray:?}");
 }
 
 #[inline(never)]
@@ -235,8 +238,8 @@ fn requests_are_told_apart_by_route_in_profile_metrics_and_stats_alike() {
         .http_layer()
         .matched_path(|extensions| extensions.get::<MatchedPath>().map(MatchedPath::as_str));
     let app = Router::new()
-        .route("/heavy/{id}", get(handler(300)))
-        .route("/light", get(handler(100)))
+        .route("/heavy/{id}", get(handler(600)))
+        .route("/light", get(handler(200)))
         .layer(observed);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -260,12 +263,12 @@ fn requests_are_told_apart_by_route_in_profile_metrics_and_stats_alike() {
     let heavy = heap(&agent, "/debug/pprof/allocs?route=/heavy/%7Bid%7D");
     let light = heap(&agent, "/debug/pprof/allocs?route=/light");
     assert!(
-        near(bytes(&heavy), (100 * 300 * KIB) as f64),
+        near(bytes(&heavy), (100 * 600 * KIB) as f64),
         "{}",
         bytes(&heavy)
     );
     assert!(
-        near(bytes(&light), (100 * 100 * KIB) as f64),
+        near(bytes(&light), (100 * 200 * KIB) as f64),
         "{}",
         bytes(&light)
     );
@@ -286,11 +289,11 @@ fn requests_are_told_apart_by_route_in_profile_metrics_and_stats_alike() {
     assert!(stats["heap"]["live"]["bytes"].as_f64().unwrap() > 0.0);
 
     // The numbers of the page are set about once a second.
-    let wanted = format!("http_server_allocated_bytes_total{{http_route=\"/light\"}} ");
+    let wanted = "http_server_allocated_bytes_total{http_route=\"/light\"} ";
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let metric: f64 = loop {
         let page = String::from_utf8(body(&agent, "/metrics")).unwrap();
-        let value = page.lines().find_map(|line| line.strip_prefix(&*wanted));
+        let value = page.lines().find_map(|line| line.strip_prefix(wanted));
         let value = value.map_or(0.0, |value| value.parse().unwrap());
         if value >= bytes(&light) {
             assert!(page.contains("\nheap_profile_live_bytes "));
@@ -300,15 +303,16 @@ fn requests_are_told_apart_by_route_in_profile_metrics_and_stats_alike() {
             std::time::Instant::now() < deadline,
             "not on the page: {wanted}"
         );
-        thread::yield_now();
+        // The agent answers 20 requests a second.
+        thread::sleep(std::time::Duration::from_millis(100));
     };
-    assert!(metric <= 1.1 * (100 * 100 * KIB) as f64 + 1e6, "{metric}");
+    assert!(metric <= 1.1 * (100 * 200 * KIB) as f64 + 1e6, "{metric}");
 }
 
 #[inline(never)]
 fn allocating_work() {
     for size in 1..200 {
-        drop(std::hint::black_box(vec![size as u8; size * 64]));
+        drop(std::hint::black_box(vec![1_u8; size * 64]));
     }
 }
 

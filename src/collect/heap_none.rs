@@ -10,7 +10,8 @@ use crate::store::heap::Recording;
 
 /// There are no samples here.
 pub(crate) fn begin(store: &Store, _config: &Config) -> Recording {
-    *store.heap.recording.get_or_init(|| Recording::Unsupported)
+    let why = "heap profiles need Linux on x86-64 or aarch64; nothing is recorded here";
+    *store.heap.recording.get_or_init(|| Recording::Off(why))
 }
 
 /// The calling thread's allocations are not sampled, nor are any others.

@@ -71,21 +71,11 @@ impl Default for Heap {
 
 /// Whether there are samples of the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(
-    all(
-        feature = "profiling",
-        target_os = "linux",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    ),
-    expect(dead_code, reason = "this build has an allocator that records")
-)]
 pub(crate) enum Recording {
-    /// This build or this system has no allocator that records.
-    Unsupported,
     /// The host has not made the recording allocator its own.
     NotInstalled,
-    /// The host asked for no samples.
-    Off,
+    /// There are none, for this reason.
+    Off(&'static str),
     On,
 }
 

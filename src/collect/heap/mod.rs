@@ -119,7 +119,7 @@ pub(crate) fn begin(store: &Store, config: &Config) -> Recording {
         Recording::NotInstalled
     } else if config.heap_sampling == 0 {
         heap::set_rate(0);
-        Recording::Off
+        Recording::Off("heap profiles are off: the host chose heap_sampling(0)")
     } else {
         Recording::On
     };

@@ -80,10 +80,7 @@ pub(super) fn is_recorded(plane: &Plane) -> Result<(), Refusal> {
     let why = match plane.store.heap.recording.get() {
         Some(Recording::On) => return Ok(()),
         Some(Recording::NotInstalled) => HOW_TO,
-        Some(Recording::Unsupported) => {
-            "heap profiles need Linux on x86-64 or aarch64; nothing is recorded here"
-        }
-        Some(Recording::Off) => "heap profiles are off: the host chose heap_sampling(0)",
+        Some(Recording::Off(why)) => why,
         None => "the agent has not started",
     };
     Err(Refusal::new(503, Reason::Unavailable, why))
