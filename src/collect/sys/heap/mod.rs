@@ -61,7 +61,6 @@ pub(crate) struct Allocated {
     pub(crate) rate: u64,
     pub(crate) mark: Mark,
     /// On the kernel's coarse monotonic clock.
-    #[expect(dead_code, reason = "live blocks say it again")]
     pub(crate) born_millis: u64,
 }
 
