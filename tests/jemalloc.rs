@@ -1,4 +1,8 @@
 //! jemalloc as the global allocator: its numbers, its decay times, and who may change them.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails where something is missing"
+)]
 
 use std::hint::black_box;
 
