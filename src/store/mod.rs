@@ -30,10 +30,6 @@ pub(crate) mod sites;
 pub(crate) mod stacks;
 pub(crate) mod symbols;
 pub(crate) mod sync;
-#[cfg_attr(
-    not(any(test, feature = "jemalloc")),
-    expect(dead_code, reason = "there is no allocator to tune in this build")
-)]
 pub(crate) mod tuning;
 #[cfg(feature = "profiling")]
 pub(crate) mod windows;
