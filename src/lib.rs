@@ -19,7 +19,10 @@ mod export;
 mod instrument;
 mod store;
 
-pub use agent::{Agent, AgentHandle, Builder, Responding, ShedReason, Shutdown};
+pub use agent::{
+    Agent, AgentHandle, Builder, MemoryPressureSubscription, Responding, ShedReason, Shutdown,
+};
+pub use assess::memory_pressure::{MemoryPressure, PressureLevel};
 pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
 pub use config::DEFAULT_ADDRESS;
