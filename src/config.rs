@@ -254,6 +254,11 @@ pub(crate) mod leaks {
     pub(crate) const CACHE_SLACK: f64 = 1.25;
 }
 
+/// Share of the memory limit above which the host's caches are told; the guide's bound for memory.
+pub(crate) const MEMORY_SOFT_LIMIT: f64 = 0.8;
+/// Share of the soft limit at which pressure ends: 5 points of the limit below the default.
+pub(crate) const MEMORY_RELIEF: f64 = 15.0 / 16.0;
+
 /// A query slower than this is a slow query: the guide's 1000 ms.
 pub(crate) const SLOW_QUERY: Duration = Duration::from_millis(1000);
 
@@ -283,6 +288,8 @@ pub(crate) struct Config {
     pub(crate) workers: Vec<String>,
     /// Mean bytes between two samples of the heap; 0: off.
     pub(crate) heap_sampling: u64,
+    /// Share of the memory limit above which the host is told.
+    pub(crate) memory_soft_limit: f64,
     pub(crate) series: usize,
     pub(crate) slow_query: Duration,
 }
@@ -304,6 +311,7 @@ impl Config {
             profile_raises: PROFILE_RAISES_DEFAULT,
             workers: Vec::new(),
             heap_sampling: HEAP_SAMPLING_DEFAULT,
+            memory_soft_limit: MEMORY_SOFT_LIMIT,
             series: SERIES,
             slow_query: SLOW_QUERY,
         }
@@ -312,8 +320,8 @@ impl Config {
     /// Checks what can be checked before anything starts.
     ///
     /// # Errors
-    /// Out of range for an empty or overlong service name, a bound of 0, a recorder's rate or a
-    /// budget that cannot be; refused for an address beyond loopback that the host did not allow in
+    /// Out of range for an empty or overlong service name, a bound of 0, a recorder's rate, a budget or
+    /// a soft limit that cannot be; refused for an address beyond loopback that the host did not allow in
     /// so many words.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.service.is_empty() || self.service.len() > 128 {
@@ -346,6 +354,11 @@ impl Config {
                 range,
                 self.heap_sampling,
             ));
+        }
+        let share = self.memory_soft_limit;
+        if !(share > 0.0 && share <= 1.0) {
+            let range = "above 0 and at most 1";
+            return Err(Error::out_of_range("memory_soft_limit", range, share));
         }
         if let Some(address) = self.address
             && !address.ip().is_loopback()

@@ -19,7 +19,11 @@ mod export;
 mod instrument;
 mod store;
 
-pub use agent::{Agent, AgentHandle, Builder, Responding, ShedReason, Shutdown, thread_started};
+pub use agent::{
+    Agent, AgentHandle, Builder, MemoryPressureSubscription, Responding, ShedReason, Shutdown,
+    thread_started,
+};
+pub use assess::memory_pressure::{MemoryPressure, PressureLevel};
 pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
 pub use collect::sys::heap::ProfiledAllocator;

@@ -176,6 +176,27 @@ impl Builder {
         self
     }
 
+    /// The share of the memory limit above which [`AgentHandle::on_memory_pressure`] tells the host,
+    /// above 0 and at most 1; the default is 0.8.
+    ///
+    /// The limit is the smaller of the machine's memory and the cgroup's, shown as
+    /// `process_memory_limit_bytes`; the product is `process_memory_soft_limit_bytes`.
+    ///
+    /// ```
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().memory_soft_limit(0.6).start()?;
+    /// # drop(agent);
+    /// let error = Agent::builder("shop").no_listener().memory_soft_limit(80.0).start().unwrap_err();
+    /// let text = "memory_soft_limit must be above 0 and at most 1 (got \"80\")";
+    /// assert_eq!(error.to_string(), text);
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    pub fn memory_soft_limit(mut self, share: f64) -> Self {
+        self.config.memory_soft_limit = share;
+        self
+    }
+
     /// Label sets held over all families, 1..=1,000,000; the default is 50,000.
     pub fn series(mut self, series: usize) -> Self {
         self.config.series = series;

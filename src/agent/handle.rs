@@ -8,8 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::memory_pressure::{MemoryPressureSource, MemoryPressureSubscription};
 use super::serving::{self, Serving};
 use super::{Shared, collecting};
+use crate::assess::memory_pressure::MemoryPressure;
 use crate::assess::targets::TargetTable;
 use crate::catalog::{Metric, families};
 use crate::collect::agent_cost::AgentCost;
@@ -112,6 +114,12 @@ impl Inner {
         let store = &shared.store;
         let mut sources: Vec<Box<dyn Source>> = vec![
             Box::new(process::ProcessSource::new(&store.metrics)?),
+            // After the process's, whose readings it judges.
+            Box::new(MemoryPressureSource::new(
+                &store.metrics,
+                shared.config.memory_soft_limit,
+                Arc::clone(&shared.pressure),
+            )?),
             Box::new(ContainerSource::new(&store.metrics)?),
             Box::new(CallbackSource::new(Arc::clone(store))?),
             Box::new(RuntimeSource::new(
@@ -276,6 +284,49 @@ impl AgentHandle {
         } else {
             Err(Error::refused("observe", "4096 closures are held"))
         }
+    }
+
+    /// Has a closure told when the process holds more memory than its soft limit, so that caches give
+    /// some back before the kernel takes the process.
+    ///
+    /// Resident memory is compared about once a second with [`Builder::memory_soft_limit`]'s share of
+    /// the memory limit. The closure is told at each change and, while the level is
+    /// [`High`](crate::PressureLevel::High), at each comparison; never where memory or limit cannot be read, and no
+    /// more once the agent stops. It starts at normal, and normal again is below 15/16 of the soft
+    /// limit. `process_memory_pressure` says the same to operators.
+    ///
+    /// It runs on the agent's collecting thread, beside all other readings: set a flag or wake a task
+    /// there, and evict elsewhere. A panic in it is counted and does no harm. Dropping what this
+    /// returns ends it.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use streamgate_agent::{Agent, PressureLevel};
+    ///
+    /// let agent = Agent::builder("shop").no_listener().start()?;
+    /// let budget = Arc::new(AtomicU64::new(256 << 20));
+    /// let cache = Arc::clone(&budget);
+    /// let _told = agent.on_memory_pressure(move |pressure| {
+    ///     let bytes = match pressure.level {
+    ///         PressureLevel::High => 64 << 20,
+    ///         _ => 256 << 20,
+    ///     };
+    ///     cache.store(bytes, Ordering::Relaxed);
+    /// })?;
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::is_refused`] when 4,096 such closures are held.
+    ///
+    /// [`Builder::memory_soft_limit`]: crate::Builder::memory_soft_limit
+    pub fn on_memory_pressure(
+        &self,
+        tell: impl Fn(MemoryPressure) + Send + Sync + 'static,
+    ) -> Result<MemoryPressureSubscription, Error> {
+        let added = self.inner.shared.pressure.add(tell);
+        added.ok_or_else(|| Error::refused("on_memory_pressure", "4096 closures are held"))
     }
 
     /// Measures a tokio runtime under this name.

@@ -9,6 +9,7 @@ mod builder;
 mod collecting;
 mod handle;
 mod judge;
+mod memory_pressure;
 #[cfg_attr(not(feature = "http"), path = "serving_off.rs")]
 mod serving;
 mod thread_start;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use builder::{Agent, Builder};
 pub use handle::{AgentHandle, Responding, ShedReason, Shutdown};
+pub use memory_pressure::MemoryPressureSubscription;
 pub use thread_start::thread_started;
 
 use crate::assess::thresholds::Thresholds;
@@ -34,6 +36,7 @@ use crate::store::Store;
 
 use handle::Inner;
 use judge::Judge;
+use memory_pressure::Subscribers;
 use threads::Stop;
 
 /// What every thread of one agent shares.
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) threads: Arc<AgentThreads>,
     pub(crate) runtimes: Arc<Runtimes>,
     pub(crate) judge: Arc<Judge>,
+    pub(crate) pressure: Arc<Subscribers>,
 }
 
 fn start(config: Config) -> Result<AgentHandle, Error> {
@@ -63,6 +67,7 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
         threads: Arc::default(),
         runtimes: Arc::default(),
         judge: Arc::new(Judge::new(thresholds)),
+        pressure: Arc::default(),
     };
     describe(&shared)?;
     // Seven rows from the first moment on, none of them green.

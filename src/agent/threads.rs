@@ -172,6 +172,7 @@ mod tests {
             threads: Arc::default(),
             runtimes: Arc::default(),
             judge: Arc::new(crate::agent::judge::Judge::new(thresholds)),
+            pressure: Arc::default(),
         }
     }
 

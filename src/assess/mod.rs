@@ -5,6 +5,7 @@
 
 #[cfg_attr(not(test), expect(dead_code, reason = "no page shows it yet"))]
 pub(crate) mod leaks;
+pub(crate) mod memory_pressure;
 pub(crate) mod targets;
 pub(crate) mod thresholds;
 mod trend;

@@ -428,6 +428,23 @@ pub(crate) static PROCESS_MEMORY_LIMIT: Metric = Metric::gauge(
 )
 .unit(Unit::Bytes)
 .signal(Signal::Process);
+pub(crate) static PROCESS_MEMORY_SOFT_LIMIT: Metric = Metric::gauge(
+    "process_memory_soft_limit_bytes",
+    "Memory above which the host's caches are told to give some back.",
+)
+.unit(Unit::Bytes)
+.signal(Signal::Process);
+pub(crate) static PROCESS_MEMORY_PRESSURE: Metric = Metric::gauge(
+    "process_memory_pressure",
+    "1 while resident memory is above the soft limit, until it is below 15/16 of it; else 0.",
+)
+.signal(Signal::Process);
+pub(crate) static PROCESS_MEMORY_PRESSURE_CHANGES: Metric = Metric::counter(
+    "process_memory_pressure_changes_total",
+    "Changes of the memory pressure by the level that began.",
+)
+.labels(&["level"])
+.signal(Signal::Process);
 pub(crate) static PROCESS_MEMORY_USAGE: Metric = Metric::gauge(
     "process_memory_usage_bytes",
     "Resident memory of the process.",
@@ -885,6 +902,9 @@ pub(crate) static ALL: &[&Metric] = &[
     &PROCESS_MEMORY_UTILIZATION,
     &PROCESS_CPU_LIMIT,
     &PROCESS_MEMORY_LIMIT,
+    &PROCESS_MEMORY_SOFT_LIMIT,
+    &PROCESS_MEMORY_PRESSURE,
+    &PROCESS_MEMORY_PRESSURE_CHANGES,
     &PROCESS_MEMORY_USAGE,
     &PROCESS_MEMORY_VIRTUAL,
     &PROCESS_DISK_IO,

@@ -37,10 +37,15 @@ impl Source for CallbackSource {
 
     fn collect(&mut self) {
         for callback in self.store.callbacks.all() {
-            if catch_unwind(AssertUnwindSafe(|| callback())).is_err() {
-                self.panics.inc();
-            }
+            call(&self.panics, || callback());
         }
+    }
+}
+
+/// Calls a closure of the host's and counts its panic.
+pub(crate) fn call(panics: &Counter, callback: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        panics.inc();
     }
 }
 

@@ -36,7 +36,7 @@ const KINDS: [(&str, &[u8]); 6] = [
 /// Shows what jemalloc holds, and changes how it is tuned when somebody who may asks for it.
 ///
 /// # Cost
-/// Each ten seconds, and at scrapes at most once a second, one walk over the arenas: about 20 us.
+/// Each ten seconds, and at scrapes at most once a second, one walk over the arenas.
 #[derive(Debug)]
 pub(crate) struct JemallocSource {
     store: Arc<Store>,

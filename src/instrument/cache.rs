@@ -73,9 +73,11 @@ pub enum EvictionCause {
     Replaced,
     /// Someone removed it.
     Explicit,
+    /// The process held too much memory.
+    Pressure,
 }
 
-const CAUSES: [&str; 4] = ["size", "expired", "replaced", "explicit"];
+const CAUSES: [&str; 5] = ["size", "expired", "replaced", "explicit", "pressure"];
 
 /// What made entries invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -144,7 +146,6 @@ impl Cache {
         let invalid = |kind| metrics.own_counter(&rows::CACHE_INVALIDATIONS, &[name, level, kind]);
         let coalesced =
             |outcome| metrics.own_counter(&rows::CACHE_COALESCED_REQUESTS, &[name, outcome]);
-        let [size, expired, replaced, explicit] = CAUSES;
         let [ttl, event, dependency] = KINDS;
         let cache = Self {
             inner: Arc::new(Inner {
@@ -157,12 +158,7 @@ impl Cache {
                 refreshes: metrics.own_counter(&rows::CACHE_REFRESHES, &[name]),
                 coalesced: [coalesced("leader_failed"), coalesced("ok")],
                 coalesce_wait: metrics.own_histogram(&rows::CACHE_COALESCE_WAIT, &[name]),
-                evictions: [
-                    evicted(size),
-                    evicted(expired),
-                    evicted(replaced),
-                    evicted(explicit),
-                ],
+                evictions: CAUSES.map(evicted),
                 invalidations: [invalid(ttl), invalid(event), invalid(dependency)],
                 lag: metrics.own_histogram(&rows::CACHE_INVALIDATION_LAG, &[name]),
                 get: store.awaits.frame(&format!("cache get {name} {level}")),

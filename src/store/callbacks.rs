@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::sync::lock;
 
 /// Closures kept; each is a pool, a cache or one of the host's own readings. A service has tens.
-const LIMIT: usize = 4_096;
+pub(crate) const LIMIT: usize = 4_096;
 
 type Callback = Arc<dyn Fn() + Send + Sync>;
 

@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use streamgate_agent::{Agent, AgentHandle, Metric, Request, Status};
+use streamgate_agent::{Agent, AgentHandle, Metric, PressureLevel, Request, Status};
 
 use crate::client::get;
 
@@ -105,6 +105,39 @@ fn bad_settings_name_parameter_range_and_value() {
             "{error}"
         );
     }
+    for share in [0.0, -0.1, 1.1, f64::NAN] {
+        let soft = Agent::builder("a").no_listener().memory_soft_limit(share);
+        let error = soft.start().unwrap_err().to_string();
+        let start = "memory_soft_limit must be above 0 and at most 1 (got ";
+        assert!(error.starts_with(start), "{error}");
+    }
+}
+
+/// A soft limit of some kilobytes, which every process is above.
+#[test]
+fn a_process_above_its_soft_limit_has_its_subscribers_told_until_they_leave() {
+    let agent = Agent::builder("pressed").no_listener().recorder(0);
+    let agent = agent.memory_soft_limit(1e-6).start().unwrap();
+    let (tell, told) = mpsc::channel();
+    let subscription = agent
+        .on_memory_pressure(move |pressure| tell.send(pressure).unwrap_or_default())
+        .unwrap();
+    for _ in 0..2 {
+        let pressure = told.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(pressure.level, PressureLevel::High);
+        assert!(pressure.over_bytes() > 0 && pressure.soft_limit_bytes > 0);
+    }
+    let page = respond(&agent, "/metrics").1;
+    for line in [
+        "process_memory_pressure 1",
+        "process_memory_pressure_changes_total{level=\"high\"} 1",
+        "process_memory_pressure_changes_total{level=\"normal\"} 0",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "{line} in {page}");
+    }
+    drop(subscription);
+    // Ends when the closure, and with it the channel's sender, is gone.
+    assert!(told.iter().all(|told| told.level == PressureLevel::High));
 }
 
 #[test]

@@ -21,6 +21,11 @@ pub(crate) fn to_bits(value: f64) -> u64 {
     }
 }
 
+/// The value of bits in a cell; `None` for an absent one.
+fn of_bits(bits: u64) -> Option<f64> {
+    (bits != ABSENT).then(|| f64::from_bits(bits))
+}
+
 macro_rules! handle {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -103,6 +108,11 @@ impl Gauge {
     pub fn clear(&self) {
         self.0.set(ABSENT);
     }
+
+    /// The value; `None` while it is absent.
+    pub fn get(&self) -> Option<f64> {
+        of_bits(self.0.get())
+    }
 }
 
 handle! {
@@ -120,8 +130,7 @@ impl ObservedCounter {
 
     /// The last total, `None` before the first reading.
     pub fn get(&self) -> Option<f64> {
-        let bits = self.0.get();
-        (bits != ABSENT).then(|| f64::from_bits(bits))
+        of_bits(self.0.get())
     }
 }
 

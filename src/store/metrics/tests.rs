@@ -39,11 +39,11 @@ fn a_gauge_is_absent_until_set_and_after_clear() {
         let family = snapshot.family(&LEVEL).unwrap();
         snapshot.values(family).count()
     };
-    assert_eq!(shown(&metrics), 0);
+    assert_eq!((shown(&metrics), level.get()), (0, None));
     level.set(0.0);
-    assert_eq!(shown(&metrics), 1);
+    assert_eq!((shown(&metrics), level.get()), (1, Some(0.0)));
     level.clear();
-    assert_eq!(shown(&metrics), 0);
+    assert_eq!((shown(&metrics), level.get()), (0, None));
 }
 
 #[test]

@@ -60,11 +60,11 @@ impl App {
         let cache =
             |percent, observe: &Cache| (share(percent), Arc::clone(&epochs), observe.clone());
         let (capacity, tags, handle) = cache(60, &observe.content_cache);
-        let contents = Arc::new(L1::new(capacity, tags, handle)?);
+        let contents = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
         let (capacity, tags, handle) = cache(30, &observe.page_cache);
-        let pages = Arc::new(L1::new(capacity, tags, handle)?);
+        let pages = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
         let (capacity, tags, handle) = cache(10, &observe.user_cache);
-        let users = Arc::new(L1::new(capacity, tags, handle)?);
+        let users = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
         Ok(Self {
             contents,
             pages,

@@ -45,11 +45,13 @@ pub(crate) trait Cached: Send + Sync + 'static {
 pub(super) struct Entry<V> {
     pub(super) stamp: Stamp,
     pub(super) value: Option<Arc<V>>,
-    loaded: Instant,
+    pub(super) loaded: Instant,
     fresh: Duration,
     /// Past `fresh`, while a refresh runs.
     stale: Duration,
     pub(super) refreshing: AtomicBool,
+    /// Removed because memory is short.
+    pub(super) pressed_out: AtomicBool,
     pub(super) weight: u32,
 }
 
@@ -105,6 +107,7 @@ impl<V: Cached> Entry<V> {
             fresh,
             stale,
             refreshing: AtomicBool::new(false),
+            pressed_out: AtomicBool::new(false),
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
         }
     }

@@ -5,6 +5,9 @@
 //! `a_thousand_cold_readers_cause_one_load`, `an_aborted_reader_does_not_cancel_the_load`,
 //! `a_load_in_flight_does_not_bring_back_the_old_value`.
 //!
+//! While the process holds too much memory the cache keeps half of its budget, oldest loads out first
+//! (`cache_evictions_total{cause="pressure"}`, `under_pressure_half_is_kept_and_afterwards_all`).
+//!
 //! A value past its lifetime is served for a while longer while it is loaded in the background.
 //!
 //! Every flight runs in a task of its own: a client that leaves must not cancel what others wait
@@ -12,13 +15,17 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
-use streamgate_agent::{self as agent, CacheSize, EvictionCause};
+use streamgate_agent::{
+    self as agent, AgentHandle, CacheSize, EvictionCause, MemoryPressure,
+    MemoryPressureSubscription, PressureLevel,
+};
+use tokio::sync::watch;
 
 use super::entry::{Cached, Entry, Lifetime, Lives};
 use super::epoch::{Epochs, Stamp, Tag};
@@ -31,6 +38,10 @@ const WAIT: Duration = Duration::from_secs(2);
 /// Flights that may end outdated before a reader gives up. One older flight can be under way when
 /// a reader arrives, so two suffice; the third is for a shared place in the epoch table.
 const FLIGHTS: usize = 3;
+
+/// One part of so many of its capacity is kept while the process holds too much memory: what is asked
+/// for most is loaded again at once and then the youngest, so that a smaller cache still hits.
+const PRESSED: u64 = 2;
 
 /// Why there is no value.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -56,12 +67,16 @@ struct Landed<V> {
     waited: Option<Duration>,
 }
 
+type Map<V> = Cache<CacheKey, Arc<Entry<V>>>;
+
 /// A cache of one kind of value.
 pub(crate) struct L1<V> {
-    map: Cache<CacheKey, Arc<Entry<V>>>,
+    map: Map<V>,
     epochs: Arc<Epochs>,
     observe: agent::Cache,
     lives: Lives,
+    /// Ends the task that shrinks the cache, too.
+    _pressure: MemoryPressureSubscription,
 }
 
 impl<V> fmt::Debug for L1<V> {
@@ -81,14 +96,16 @@ impl<V: Cached> L1<V> {
         capacity: u64,
         epochs: Arc<Epochs>,
         observe: agent::Cache,
+        agent: &AgentHandle,
     ) -> Result<Self, agent::Error> {
-        Self::with_lives(capacity, epochs, observe, Lives::GUIDE)
+        Self::with_lives(capacity, epochs, observe, agent, Lives::GUIDE)
     }
 
     fn with_lives(
         capacity: u64,
         epochs: Arc<Epochs>,
         observe: agent::Cache,
+        agent: &AgentHandle,
         lives: Lives,
     ) -> Result<Self, agent::Error> {
         let evictions = observe.clone();
@@ -96,8 +113,9 @@ impl<V: Cached> L1<V> {
             .max_capacity(capacity)
             .weigher(|_, entry: &Arc<Entry<V>>| entry.weight)
             .expire_after(Lifetime)
-            .eviction_listener(move |_, _, cause| {
+            .eviction_listener(move |_, entry: Arc<Entry<V>>, cause| {
                 let cause = match cause {
+                    _ if entry.pressed_out.load(Ordering::Relaxed) => EvictionCause::Pressure,
                     RemovalCause::Size => EvictionCause::Size,
                     RemovalCause::Expired => EvictionCause::Expired,
                     RemovalCause::Replaced => EvictionCause::Replaced,
@@ -106,17 +124,26 @@ impl<V: Cached> L1<V> {
                 evictions.evicted(cause, 1);
             })
             .build();
-        let watched = map.clone();
+        let budget = Arc::new(AtomicU64::new(capacity));
+        let (watched, allowed) = (map.clone(), Arc::clone(&budget));
         observe.observe(move || CacheSize {
             entries: watched.entry_count(),
             bytes: watched.weighted_size(),
-            capacity_bytes: capacity,
+            capacity_bytes: allowed.load(Ordering::Relaxed),
         })?;
+        let (tell, told) = watch::channel(capacity);
+        let pressure = agent.on_memory_pressure(move |pressure| {
+            let bytes = allowance(capacity, pressure);
+            budget.store(bytes, Ordering::Relaxed);
+            tell.send_replace(bytes);
+        })?;
+        tokio::spawn(follow(map.clone(), told));
         Ok(Self {
             map,
             epochs,
             observe,
             lives,
+            _pressure: pressure,
         })
     }
 
@@ -290,6 +317,43 @@ impl<V: Cached> L1<V> {
     }
 }
 
+const fn allowance(capacity: u64, pressure: MemoryPressure) -> u64 {
+    match pressure.level {
+        PressureLevel::High => capacity / PRESSED,
+        _ => capacity,
+    }
+}
+
+/// Shrinks the cache whenever the agent tells, until the cache is gone. What is loaded between two
+/// tellings, a second apart while pressure lasts, may lie above the budget.
+async fn follow<V: Cached>(map: Map<V>, mut budget: watch::Receiver<u64>) {
+    while budget.changed().await.is_ok() {
+        let bytes = *budget.borrow_and_update();
+        shrink(&map, bytes).await;
+    }
+}
+
+/// Removes what was loaded longest ago until the rest weighs at most `bytes`. The map's own policy
+/// knows one capacity for ever, so this sorts: 40 bytes and a reference for each entry, for a moment.
+async fn shrink<V: Cached>(map: &Map<V>, bytes: u64) {
+    map.run_pending_tasks().await;
+    let mut excess = map.weighted_size().saturating_sub(bytes);
+    if excess == 0 {
+        return;
+    }
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_unstable_by_key(|(_, entry)| entry.loaded);
+    for (key, entry) in entries {
+        if excess == 0 {
+            break;
+        }
+        entry.pressed_out.store(true, Ordering::Relaxed);
+        map.invalidate(&*key).await;
+        excess = excess.saturating_sub(entry.weight.into());
+    }
+    map.run_pending_tasks().await;
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
@@ -351,12 +415,14 @@ mod tests {
 
     fn cache(capacity: u64) -> (Arc<L1<Text>>, Arc<Epochs>) {
         let agent = Agent::builder("test").no_listener().start().unwrap();
+        cache_of(&agent, capacity)
+    }
+
+    fn cache_of(agent: &AgentHandle, capacity: u64) -> (Arc<L1<Text>>, Arc<Epochs>) {
         let epochs = Arc::new(Epochs::default());
         let observe = agent.cache("test", Tier::L1);
-        (
-            Arc::new(L1::new(capacity, Arc::clone(&epochs), observe).unwrap()),
-            epochs,
-        )
+        let cache = L1::new(capacity, Arc::clone(&epochs), observe, agent);
+        (Arc::new(cache.unwrap()), epochs)
     }
 
     fn key(n: u128) -> CacheKey {
@@ -490,7 +556,7 @@ mod tests {
             stale: Duration::from_secs(60),
         };
         let observe = agent.cache("test", Tier::L1);
-        let cache = L1::with_lives(1 << 20, Arc::clone(&epochs), observe, lives);
+        let cache = L1::with_lives(1 << 20, Arc::clone(&epochs), observe, &agent, lives);
         let cache = Arc::new(cache.unwrap());
         let source = Source::new(Some("old"), 1);
         assert_eq!(text(get(&cache, &source).await), "old");
@@ -564,5 +630,59 @@ mod tests {
             cache.map.weighted_size()
         );
         assert!(cache.map.entry_count() < 10);
+    }
+
+    async fn fill(cache: &Arc<L1<Text>>, keys: std::ops::Range<u128>) {
+        for n in keys {
+            let load = || async { Ok(Some(Text("x".repeat(1_000)))) };
+            cache.get(key(n), &[TAG], load).await.unwrap();
+        }
+        cache.map.run_pending_tasks().await;
+    }
+
+    /// Pressure is injected here; the agent's own is the next test's.
+    #[tokio::test]
+    async fn under_pressure_half_is_kept_and_afterwards_all() {
+        let capacity = 100_000;
+        let pressure = |level| MemoryPressure {
+            level,
+            used_bytes: 900,
+            soft_limit_bytes: 800,
+        };
+        let (cache, _) = cache(capacity);
+        fill(&cache, 0..80).await;
+        assert!(cache.map.weighted_size() > 80_000);
+        let high = allowance(capacity, pressure(PressureLevel::High));
+        shrink(&cache.map, high).await;
+        let kept = cache.map.weighted_size();
+        assert!((45_000..=50_000).contains(&kept), "{kept}");
+        // The youngest is a hit, so nobody loads it; the oldest is loaded and kept again.
+        let never = || async { Err(DbError::PoolTimeout) };
+        assert!(cache.get(key(79), &[TAG], never).await.unwrap().is_some());
+        assert!(cache.get(key(0), &[TAG], never).await.is_err());
+        fill(&cache, 0..1).await;
+        assert!(cache.get(key(0), &[TAG], never).await.unwrap().is_some());
+        let normal = allowance(capacity, pressure(PressureLevel::Normal));
+        fill(&cache, 100..140).await;
+        shrink(&cache.map, normal).await;
+        let grown = cache.map.weighted_size();
+        assert!(grown > high && grown <= capacity, "{grown}");
+    }
+
+    /// A soft limit of some kilobytes, which every process is above.
+    #[tokio::test]
+    async fn the_agents_signal_shrinks_the_cache_and_the_evictions_say_why() {
+        let agent = Agent::builder("test").no_listener();
+        let agent = agent.memory_soft_limit(1e-6).start().unwrap();
+        let (cache, _) = cache_of(&agent, 100_000);
+        fill(&cache, 0..80).await;
+        until(|| cache.map.weighted_size() <= 50_000).await;
+        let request = agent::Request::new("GET", "/metrics").header("host", "localhost");
+        let page = agent.respond(request).await;
+        let page = String::from_utf8_lossy(page.body()).into_owned();
+        let start =
+            "cache_evictions_total{cache_name=\"test\",cache_level=\"l1\",cause=\"pressure\"} ";
+        let evicted = page.lines().find_map(|line| line.strip_prefix(start));
+        assert!(evicted.unwrap().parse::<f64>().unwrap() > 20.0);
     }
 }
