@@ -29,8 +29,9 @@ use sampling::{agent, own_cpu, spin, take};
 use streamgate_agent::bench_door::{CopiedStacks, StackCost, cpu_signals, handler_costs};
 use streamgate_agent::{Agent, AgentHandle};
 
-/// How long each contender samples per round, in seconds.
-const WINDOW: u32 = 3;
+/// How long each contender samples per round, in seconds: short, so that a change of the machine's
+/// clock meets all contenders.
+const WINDOW: u32 = 1;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contender {
@@ -42,17 +43,27 @@ enum Contender {
     PprofCrate(i32),
 }
 
-const CONTENDERS: [Contender; 7] = [
+const CONTENDERS: [Contender; 9] = [
     Contender::Off,
     Contender::Ours(19),
+    Contender::Bare(99),
     Contender::Ours(99),
-    Contender::Ours(999),
-    Contender::OffAgain,
     Contender::PprofCrate(99),
+    Contender::OffAgain,
+    Contender::Bare(999),
+    Contender::Ours(999),
     Contender::PprofCrate(999),
 ];
 
 impl Contender {
+    /// The rate of a timer that the sampled thread starts itself.
+    fn bare(self) -> Option<u32> {
+        match self {
+            Self::Bare(hertz) => Some(hertz),
+            _ => None,
+        }
+    }
+
     fn name(self) -> String {
         match self {
             Self::Off => "off".to_owned(),
@@ -145,20 +156,21 @@ fn interrupted(time: Duration) -> Interrupted {
 
 /// The thread that works while it is told to.
 struct Worker {
-    go: Sender<()>,
+    go: Sender<Option<u32>>,
     busy: Arc<AtomicBool>,
     pieces: Receiver<Vec<f64>>,
 }
 
 impl Worker {
     fn start() -> Self {
-        let (go, wait) = channel();
+        let (go, wait) = channel::<Option<u32>>();
         let (done, pieces) = channel();
         let busy = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&busy);
         let work = move || {
             let mut held = vec![Vec::new(); 32];
-            while wait.recv().is_ok() {
+            while let Ok(bare) = wait.recv() {
+                let _timer = bare.map(bare::Timer::start);
                 let mut times = Vec::new();
                 while told.load(Ordering::Relaxed) {
                     times.push(piece(&mut held));
@@ -171,10 +183,10 @@ impl Worker {
         Self { go, busy, pieces }
     }
 
-    /// CPU seconds of the pieces that were done in this time.
-    fn work(&self, time: Duration) -> Vec<f64> {
+    /// CPU seconds of the pieces that were done in this time, under a bare timer of this rate.
+    fn work(&self, time: Duration, bare: Option<u32>) -> Vec<f64> {
         self.busy.store(true, Ordering::Relaxed);
-        self.go.send(()).unwrap();
+        self.go.send(bare).unwrap();
         std::thread::sleep(time);
         self.busy.store(false, Ordering::Relaxed);
         self.pieces.recv().unwrap()
@@ -228,12 +240,7 @@ fn under<T>(contender: Contender, agent: &AgentHandle, work: impl FnOnce(Duratio
         }
         _ => None,
     };
-    let timer = match contender {
-        Contender::Bare(hertz) => Some(bare::Timer::start(hertz)),
-        _ => None,
-    };
     let done = work(window);
-    drop(timer);
     drop(guard);
     if let Some(taking) = taking {
         assert!(taking.profile().sum(|_| true) > 0.0);
@@ -244,7 +251,7 @@ fn under<T>(contender: Contender, agent: &AgentHandle, work: impl FnOnce(Duratio
 fn round(contender: Contender, agent: &AgentHandle, worker: &Worker, rounds: &mut Rounds) {
     let (pieces, own) = under(contender, agent, |window| {
         let before = AGENTS.map(agents);
-        let pieces = worker.work(window);
+        let pieces = worker.work(window, contender.bare());
         (
             pieces,
             AGENTS
@@ -276,7 +283,10 @@ fn interruptions(agent: &AgentHandle, count: usize) {
     let mut all: Vec<_> = all.map(|it| (it, Interrupted::default())).collect();
     for _ in 0..count {
         for (contender, sum) in &mut all {
-            let one = under(*contender, agent, interrupted);
+            let one = under(*contender, agent, |window| {
+                let _timer = contender.bare().map(bare::Timer::start);
+                interrupted(window)
+            });
             sum.seconds += one.seconds;
             sum.samples += one.samples;
             sum.sampled.extend(one.sampled);
@@ -319,7 +329,7 @@ fn overhead(agent: &AgentHandle, count: usize) {
     println!("|---|---|---|---|---|---|---|---|");
     let off = median(all[0].pieces.clone());
     for (contender, rounds) in CONTENDERS.iter().zip(&all) {
-        let ratios = rounds.means.iter().zip(&all[0].means).zip(&all[4].means);
+        let ratios = rounds.means.iter().zip(&all[0].means).zip(&all[5].means);
         let mut slower: Vec<f64> = ratios
             .map(|((mean, off), again)| 100.0 * (2.0 * mean / (off + again) - 1.0))
             .collect();
@@ -456,16 +466,26 @@ fn steps() {
 }
 
 fn main() {
-    let rounds = std::env::var("ROUNDS").map_or(11, |text| text.parse().unwrap());
-    steps();
-    let recording = Agent::builder("idle").no_listener().start().unwrap();
-    idle("recording at 19 Hz", 10);
-    recording.shutdown_blocking(Duration::from_secs(10));
-    let agent = agent();
-    idle("not recording", 10);
-    if rounds == 0 {
-        return;
+    let rounds = std::env::var("ROUNDS").map_or(3, |text| text.parse().unwrap());
+    let only: Vec<String> = std::env::args().skip(1).collect();
+    let only: Vec<_> = only.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let is_wanted = |part: &str| only.is_empty() || only.iter().any(|arg| *arg == part);
+    if is_wanted("steps") {
+        steps();
     }
-    interruptions(&agent, rounds);
-    overhead(&agent, rounds);
+    if is_wanted("idle") {
+        let recording = Agent::builder("idle").no_listener().start().unwrap();
+        idle("recording at 19 Hz", 10);
+        recording.shutdown_blocking(Duration::from_secs(10));
+    }
+    let agent = agent();
+    if is_wanted("idle") {
+        idle("not recording", 10);
+    }
+    if is_wanted("interruptions") {
+        interruptions(&agent, rounds);
+    }
+    if is_wanted("work") {
+        overhead(&agent, rounds);
+    }
 }
