@@ -181,6 +181,8 @@ pub(crate) mod heap {
     pub(crate) const LIMIT_RATIO: f64 = 0.9;
     /// Share below which it is kept again when it comes near the limit the next time.
     pub(crate) const LIMIT_LEFT_RATIO: f64 = 0.8;
+    /// How often the places that hold most are shown to whoever looks for leaks.
+    pub(crate) const SITES: Duration = Duration::from_secs(5);
     /// How often the heap's size is looked at.
     pub(crate) const LOOK: Duration = Duration::from_secs(1);
     /// Over how long rates of allocation are taken.

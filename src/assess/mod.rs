@@ -3,7 +3,6 @@
 //! May use the store, the catalogue, the limits and the error. Absent on purpose: I/O and clocks;
 //! time is an argument, so that every verdict is tested by table.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "no page shows it yet"))]
 pub(crate) mod leaks;
 pub(crate) mod memory_pressure;
 pub(crate) mod targets;

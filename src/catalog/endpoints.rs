@@ -256,6 +256,15 @@ pub(crate) static ALL: &[Endpoint] = &[
         "curl -s http://{host}/debug/heap/stats",
     ),
     row(
+        "/debug/heap/leaks",
+        Plane::Profile,
+        Signal::Heap,
+        JSON,
+        "limit=1..=512 (20), debug=1 (text, as browsers get)",
+        "Places that hold more and more memory: leaking, growing, plateau or unknown, and why.",
+        "curl -s 'http://{host}/debug/heap/leaks?debug=1'",
+    ),
+    row(
         "/debug/pprof/wall",
         Plane::Profile,
         Signal::Runtime,

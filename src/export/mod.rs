@@ -21,6 +21,7 @@ pub(crate) mod guard;
 mod heap_text;
 pub(crate) mod index;
 pub(crate) mod labels;
+mod leak_text;
 pub(crate) mod negotiate;
 pub(crate) mod number;
 pub(crate) mod openmetrics;

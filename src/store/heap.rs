@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::NoProfile;
 use super::demand::Board;
 use super::profile::{Profile, Sample, ValueType};
+use super::symbols::Symbol;
 use crate::config;
 
 /// Blocks allocated since the start.
@@ -80,10 +81,12 @@ pub(crate) enum Recording {
 }
 
 /// What a reader wants to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum HeapWish {
     Profile(HeapProfileWish),
     Stats,
+    /// The stacks of these sites, as readings number them.
+    Sites(Arc<[u64]>),
 }
 
 /// A wish for a heap profile.
@@ -134,6 +137,18 @@ pub(crate) type HeapAnswer = Result<HeapSeen, NoProfile>;
 pub(crate) enum HeapSeen {
     Profile(Arc<Profile>),
     Stats(Arc<HeapStats>),
+    Sites(Arc<[SiteStack]>),
+}
+
+/// Whose the memory of one site is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SiteStack {
+    pub(crate) site: u64,
+    /// From the function that allocated outwards.
+    pub(crate) frames: Vec<Symbol>,
+    /// Live bytes by the route of the request that allocated them, most first; `None`: no labelled
+    /// request.
+    pub(crate) routes: Vec<(Option<Arc<str>>, f64)>,
 }
 
 /// A number of blocks and their bytes, estimated from samples.

@@ -24,7 +24,10 @@ pub(crate) mod recorder;
 #[cfg_attr(not(feature = "profiling"), path = "samples_off.rs")]
 pub(crate) mod samples;
 pub(crate) mod scopes;
-#[expect(dead_code, reason = "only an allocator that records fills it")]
+#[cfg_attr(
+    not(feature = "profiling"),
+    expect(dead_code, reason = "only an allocator that records fills it")
+)]
 pub(crate) mod sites;
 #[cfg(feature = "profiling")]
 pub(crate) mod stacks;

@@ -8,6 +8,7 @@ mod estimate;
 mod kept;
 mod meters;
 mod profile;
+mod sites;
 mod tally;
 
 use std::collections::HashMap;
@@ -136,6 +137,7 @@ pub(crate) struct HeapCollector {
     kept: KeptHeaps,
     meters: Meters,
     look_due: Instant,
+    sites_due: Instant,
     pace: Pace,
 }
 
@@ -160,6 +162,7 @@ impl HeapCollector {
             answering: Vec::new(),
             kept: KeptHeaps::default(),
             look_due: now,
+            sites_due: now,
             pace: Pace::new(now),
         })
     }
@@ -185,6 +188,11 @@ impl HeapCollector {
         let live = live();
         self.pace.step(now, &known.tally);
         self.meters.show(&self.stats(known, &live));
+        if now >= self.sites_due {
+            let readings = sites::readings(&known.tally, &live);
+            self.store.sites.put(now, readings);
+            self.sites_due = now + limits::SITES;
+        }
         let used = used_ratio(&self.store);
         if let Some(kept_for) = self.kept.reason(live.total.bytes, used) {
             self.kept.keep(kept_for, self.snapshot(known, &live));
@@ -216,6 +224,7 @@ impl HeapCollector {
                     let stats = self.stats(known, &live());
                     wishes.answer(id, Ok(HeapSeen::Stats(Arc::new(stats))));
                 }
+                HeapWish::Sites(wanted) => self.begin_sites(known, id, &wanted),
             }
         }
     }
@@ -243,6 +252,19 @@ impl HeapCollector {
             let symbolised = desk.symbolise(&addresses, wish.names, Duration::ZERO, &wanted);
             let profile = profile::profile(&snapshot, kept, symbolised, wish);
             wishes.answer(id, Ok(HeapSeen::Profile(Arc::new(profile))));
+        });
+    }
+
+    fn begin_sites(&mut self, known: &Known, id: u64, sites: &[u64]) {
+        let wanted = sites::wanted(&known.tally, &live(), sites);
+        self.answering.push(id);
+        self.answers.spawn(move |desk| {
+            let wishes = &desk.store.heap.wishes;
+            let addresses = tally::addresses(wanted.iter().map(|one| &one.stack));
+            let is_open = || wishes.is_open(id);
+            let symbolised = desk.symbolise(&addresses, true, Duration::ZERO, &is_open);
+            let named = sites::named(&wanted, &symbolised);
+            wishes.answer(id, Ok(HeapSeen::Sites(named.into())));
         });
     }
 

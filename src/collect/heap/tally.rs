@@ -12,8 +12,8 @@ use crate::store::stacks::{self, Interned, LOST, Limits, OVERFLOWED};
 /// Sums since the start.
 #[derive(Debug)]
 pub(super) struct Tally {
-    stacks: Interned<[u64]>,
-    sums: HashMap<(u32, LabelSet), Weighed>,
+    pub(super) stacks: Interned<[u64]>,
+    pub(super) sums: HashMap<(u32, LabelSet), Weighed>,
     /// The same sums whatever the stack.
     pub(super) by_set: HashMap<LabelSet, Weighed>,
     pub(super) total: Weighed,
@@ -104,7 +104,7 @@ impl Age {
 /// The blocks in use at one moment.
 #[derive(Debug, Default)]
 pub(super) struct LiveSums {
-    sums: HashMap<(Option<u32>, LabelSet, Age), Weighed>,
+    pub(super) sums: HashMap<(Option<u32>, LabelSet, Age), Weighed>,
     pub(super) total: Weighed,
 }
 
@@ -222,15 +222,19 @@ impl Snapshot {
 
     /// The distinct addresses of code, sorted.
     pub(super) fn addresses(&self) -> Vec<u64> {
-        let stacks = self.entries.iter().flat_map(|entry| entry.stack.iter());
-        let mut addresses: Vec<u64> = stacks
-            .copied()
-            .filter(|address| stacks::mark_name(*address).is_none())
-            .collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses
+        addresses(self.entries.iter().map(|entry| &entry.stack))
     }
+}
+
+/// The distinct addresses of code of these stacks, sorted.
+pub(super) fn addresses<'a>(stacks: impl Iterator<Item = &'a Arc<[u64]>>) -> Vec<u64> {
+    let mut addresses: Vec<u64> = stacks
+        .flat_map(|stack| stack.iter().copied())
+        .filter(|address| stacks::mark_name(*address).is_none())
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
 }
 
 #[cfg(test)]

@@ -213,8 +213,12 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
 async fn seen(plane: &Plane, wish: HeapProfileWish) -> Result<Arc<Profile>, Refusal> {
     match wished(plane, HeapWish::Profile(wish)).await? {
         HeapSeen::Profile(profile) => Ok(profile),
-        HeapSeen::Stats(_) => Err(unavailable("another answer than was asked for".to_owned())),
+        HeapSeen::Stats(_) | HeapSeen::Sites(_) => Err(another_answer()),
     }
+}
+
+pub(super) fn another_answer() -> Refusal {
+    unavailable("another answer than was asked for".to_owned())
 }
 
 /// Waits for the answer of the thread that reads the allocator's samples.

@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::Plane;
 use super::about::json;
-use super::heap::{is_recorded, wished};
+use super::heap::{another_answer, is_recorded, wished};
 use super::message::{Reply, Request};
-use super::profile::{is_served, unavailable};
+use super::profile::is_served;
 use crate::catalog::endpoints::JSON;
 use crate::catalog::families;
 use crate::export::guard::Refusal;
@@ -153,9 +153,7 @@ pub(super) async fn stats(plane: &Plane, request: &Request) -> Result<Reply, Ref
         Err(refusal) => (None, Some(refusal.text.into_owned())),
         Ok(()) => match wished(plane, HeapWish::Stats).await? {
             HeapSeen::Stats(stats) => (Some(Heap::new(&stats)), None),
-            HeapSeen::Profile(_) => {
-                return Err(unavailable("another answer than was asked for".to_owned()));
-            }
+            HeapSeen::Profile(_) | HeapSeen::Sites(_) => return Err(another_answer()),
         },
     };
     let metrics = plane.store.metrics.snapshot();

@@ -6,10 +6,11 @@ use super::super::tests::{ask, detail, header, profile, served, silent, silent_w
 use super::*;
 use crate::config::Config;
 use crate::store::heap::{
-    AGE, Estimate, Fill, HeapAnswer, HeapStats, KeptRow, LostHeap, RouteHeap, SPACE,
+    AGE, Estimate, Fill, HeapAnswer, HeapStats, KeptRow, LostHeap, RouteHeap, SPACE, SiteStack,
 };
 use crate::store::label::ROUTE;
 use crate::store::profile::{Function, Label, Line, Location, Sample};
+use crate::store::symbols::Symbol;
 
 /// Every profile of this moment has one object of 100 bytes more than the one before; a kept one has
 /// ten in all.
@@ -18,6 +19,7 @@ static MOMENTS: AtomicI64 = AtomicI64::new(100);
 pub(in crate::export::respond) fn answer(wish: HeapWish) -> HeapAnswer {
     let wish = match wish {
         HeapWish::Stats => return Ok(HeapSeen::Stats(Arc::new(stats()))),
+        HeapWish::Sites(sites) => return Ok(HeapSeen::Sites(sites.iter().map(stack).collect())),
         HeapWish::Profile(wish) => wish,
     };
     match wish.moment {
@@ -74,6 +76,22 @@ fn seen_profile(wish: HeapProfileWish, objects: i64) -> HeapSeen {
         ..profile("")
     };
     HeapSeen::Profile(Arc::new(seen))
+}
+
+/// `shop::keep_<site>`, called by main, three quarters of it for one route.
+fn stack(site: &u64) -> SiteStack {
+    let frame = |name: &str, line| Symbol {
+        function: Function::named(name),
+        line,
+    };
+    SiteStack {
+        site: *site,
+        frames: vec![
+            frame(&format!("shop::keep_{site}"), 0),
+            frame("shop::main", 7),
+        ],
+        routes: vec![(Some("/a".into()), 75.0), (None, 25.0)],
+    }
 }
 
 fn stats() -> HeapStats {

@@ -10,6 +10,7 @@ mod bodies;
 mod form;
 mod heap;
 mod heap_stats;
+pub(crate) mod leaks;
 mod logical;
 pub(crate) mod message;
 mod moment;
@@ -179,6 +180,7 @@ async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
         "/debug/pprof/heap" => heap::heap(plane, request, Heap::InUse, Format::Pprof).await,
         "/debug/pprof/allocs" => heap::heap(plane, request, Heap::Allocated, Format::Pprof).await,
         "/debug/heap/stats" => heap_stats::stats(plane, request).await,
+        "/debug/heap/leaks" => leaks::leaks(plane, request).await,
         "/debug/pprof/threads" => wall::threads(plane, request).await,
         "/debug/pprof/threadcreate" => wall::by_name(plane, request).await,
         "/debug/pprof/cmdline" => Ok(profile::cmdline(plane)),
