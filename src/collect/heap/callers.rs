@@ -68,8 +68,8 @@ fn is_library(file: &str) -> bool {
     libraries.iter().any(|library| file.contains(library)) || file.contains("/rust/deps/")
 }
 
-/// Where the recording allocator's own functions lie.
-const RECORDER: &str = "streamgate_agent::collect::sys::heap::";
+/// Where the recording allocator's own functions lie, and those of sampling that it calls.
+const RECORDER: &str = "streamgate_agent::collect::sys::";
 
 fn is_machinery(name: &str) -> bool {
     let library = |path: &str| {
@@ -114,6 +114,7 @@ mod tests {
             "<streamgate_agent::collect::sys::heap::allocator::ProfiledAllocator<A> as \
              core::alloc::global::GlobalAlloc>::alloc",
             "streamgate_agent::collect::sys::heap::gaps::cold",
+            "streamgate_agent::collect::sys::sampling::registers::here",
         ];
         for name in machinery {
             assert!(is_machinery(name), "{name}");

@@ -144,11 +144,16 @@ mod tests {
             panic!("{seen:?}")
         };
         assert_ne!(first.site, second.site);
-        assert_eq!((first.live_bytes, first.live_samples), (200.0, 2));
-        let near = |held: f64, due: f64| (held - due).abs() < 1e-6;
-        assert!(near(first.allocated_bytes, 300.0));
-        let ages = first.age_bytes.into_iter().zip([100.0, 0.0, 100.0, 0.0]);
-        assert!(ages.into_iter().all(|(held, due)| near(held, due)));
+        let first_is = SiteReading {
+            site: first.site,
+            live_bytes: 200.0,
+            live_objects: 2.0,
+            live_samples: 2,
+            allocated_bytes: 300.0,
+            variance: 0.0,
+            age_bytes: [100.0, 0.0, 100.0, 0.0],
+        };
+        assert_eq!(*first, first_is);
         assert_eq!((second.live_bytes, second.allocated_bytes), (200.0, 200.0));
 
         let wanted = wanted(&tally, &live, &[first.site]);
