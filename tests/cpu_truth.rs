@@ -288,9 +288,9 @@ fn short_threads_are_covered() {
         of(true, false),
         of(true, true),
     ] {
-        // Where several cores are busy the process's timer gives short threads another number of signals
-        // than their share.
-        let wide = kind.beside && !kind.told;
+        // With more busy threads than cores, short ones lose their core between two ticks, at which the
+        // kernel looks at their clocks: 0.92 to 0.95 are seen, told or not (2026-11-26, 2-core VM).
+        let wide = kind.beside;
         let right = if wide { 0.90..=1.10 } else { 0.97..=1.03 };
         let is_right = |window| {
             let (coverage, steady) = short(kind);

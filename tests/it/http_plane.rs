@@ -123,6 +123,7 @@ fn every_link_of_the_index_answers() {
         let is_heap = path.starts_with("debug/pprof/heap")
             || path.starts_with("debug/pprof/allocs")
             || path.starts_with("debug/heap/stats")
+            || path.starts_with("debug/heap/leaks")
             || query.contains("type=heap")
             || query.contains("type=allocs");
         if is_heap && answer.status == 503 {
