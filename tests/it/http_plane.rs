@@ -134,6 +134,11 @@ fn every_link_of_the_index_answers() {
             );
             continue;
         }
+        let is_missing = answer.status == 501 && answer.body.contains("built without feature");
+        let is_tuning = path.starts_with("debug/heap/tuning");
+        if is_tuning && (is_missing || answer.status == 503 && answer.body.contains("jemalloc")) {
+            continue;
+        }
         assert_eq!(answer.status, 200, "{link}: {}", answer.body);
     }
 }
