@@ -8,11 +8,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::arena::{Head, STACK_BYTES};
+use super::arena::Head;
 use super::ask::Question;
 use super::records::{self, Record, ThreadName};
 use super::registers::{Registers, interrupted, thread_pointer};
 use super::sampler::Sampler;
+use super::stack_copy::{by_kernel, within};
 use super::timer::{self, Cookie};
 use crate::store::label::{self, Mark};
 
@@ -113,7 +114,7 @@ fn unmet_thread(sampler: &Sampler, registers: Registers) {
     let counts = &sampler.counts;
     counts.fired.fetch_add(u64::from(weight), Ordering::Relaxed);
     write(sampler, weight, tid, name, registers, |stack| {
-        copy_by_kernel(stack, registers.sp)
+        unbounded(stack, registers.sp)
     });
 }
 
@@ -127,7 +128,7 @@ fn answer(sampler: &Sampler, question: Question, registers: Registers) {
         sp: registers.sp,
         fp: registers.fp,
         lr: registers.lr,
-        len: copy_by_kernel(stack, registers.sp),
+        len: unbounded(stack, registers.sp),
         ..Head::default()
     });
 }
@@ -147,11 +148,11 @@ fn record_sample(sampler: &Sampler, record: &Record, weight: u32, registers: Reg
     let (tid, name) = (record.tid(), record.name());
     write(sampler, weight, tid, name, registers, |stack| {
         if (low..high).contains(&registers.sp) {
-            copy_within(stack, registers.sp, high)
+            within(stack, registers.sp, high)
         } else {
             // A coroutine's stack or an alternate one: nothing is known of what lies above it, and a
             // read could run into a guard page.
-            copy_by_kernel(stack, registers.sp)
+            unbounded(stack, registers.sp)
         }
     });
 }
@@ -188,91 +189,21 @@ fn write(
     counter.fetch_add(u64::from(weight), Ordering::Relaxed);
 }
 
-/// Copies the stack from `sp` up to `high`, as far as there is room.
-#[inline]
-fn copy_within(stack: *mut u8, sp: u64, high: u64) -> u32 {
-    let above = usize::try_from(high.saturating_sub(sp)).unwrap_or(0);
-    let bytes = above.min(STACK_BYTES);
-    // SAFETY: `[sp, high)` is the used part of this thread's stack mapping, which cannot go away
-    // while the thread runs here; `stack` has room for STACK_BYTES.
-    unsafe { std::ptr::copy_nonoverlapping(sp as *const u8, stack, bytes) };
-    u32::try_from(bytes).unwrap_or(0)
-}
-
-/// Has the kernel copy the stack from `sp` upwards as far as it is readable, which cannot fault; not
-/// beyond the thread's own block, which lies at the top of most stacks.
+/// Copies the stack from `sp` upwards where its bounds are not known; not beyond the thread's own block,
+/// which lies at the top of most stacks.
 #[cold]
-fn copy_by_kernel(stack: *mut u8, sp: u64) -> u32 {
+fn unbounded(stack: *mut u8, sp: u64) -> u32 {
     let above = (thread_pointer() as u64).checked_sub(sp);
-    let bytes = above.map_or(KERNEL_BYTES as u64, |above| above.min(KERNEL_BYTES as u64));
-    let local = libc::iovec {
-        iov_base: stack.cast(),
-        iov_len: usize::try_from(bytes).unwrap_or(0),
-    };
-    let mut remote = [libc::iovec {
-        iov_base: std::ptr::null_mut(),
-        iov_len: 0,
-    }; PIECES];
-    // Pages, since the kernel stops at the first piece that it cannot read whole.
-    let mut at = sp;
-    let mut left = bytes;
-    for piece in &mut remote {
-        let in_page = (4096 - at % 4096).min(left);
-        *piece = libc::iovec {
-            iov_base: at as *mut libc::c_void,
-            iov_len: usize::try_from(in_page).unwrap_or(0),
-        };
-        at = at.wrapping_add(in_page);
-        left = left.saturating_sub(in_page);
-    }
-    // SAFETY: takes nothing, changes nothing.
-    let pid = unsafe { libc::getpid() };
-    // SAFETY: `local` covers the slot's stack bytes; the kernel checks the remote addresses itself.
-    let read = unsafe {
-        libc::process_vm_readv(
-            pid,
-            &raw const local,
-            1,
-            remote.as_ptr(),
-            PIECES as libc::c_ulong,
-            0,
-        )
-    };
-    u32::try_from(read).unwrap_or(0)
+    by_kernel(stack, sp, above.unwrap_or(u64::MAX))
 }
-
-/// Pages that a slice of stack may touch.
-const PIECES: usize = KERNEL_BYTES / 4096 + 1;
-/// Bytes that the kernel is asked for: half a slot, so that the list of pieces is half a KiB of the
-/// interrupted thread's stack, which may be a small one.
-const KERNEL_BYTES: usize = STACK_BYTES / 2;
 
 #[cfg(test)]
 #[cfg(target_arch = "x86_64")]
 mod tests {
+    use super::super::arena::STACK_BYTES;
     use super::*;
     use std::sync::atomic::AtomicU64;
     use std::time::Duration;
-
-    #[test]
-    fn the_kernel_copies_a_stack_and_stops_where_it_ends() {
-        let copy = || {
-            let mut slot = vec![0_u8; STACK_BYTES];
-            let known = [0x5a_u8; 64];
-            let length = copy_by_kernel(slot.as_mut_ptr(), known.as_ptr() as u64);
-            assert_eq!(slot[..64], known);
-            (length, thread_pointer() - known.as_ptr() as usize)
-        };
-        let (length, above) = std::thread::spawn(copy).join().unwrap();
-        assert_eq!(length as usize, above.min(KERNEL_BYTES));
-        let mut slot = vec![0_u8; STACK_BYTES];
-        assert_eq!(
-            copy_by_kernel(slot.as_mut_ptr(), 8),
-            0,
-            "nothing is mapped there"
-        );
-        assert_eq!(copy_by_kernel(slot.as_mut_ptr(), u64::MAX - 8), 0);
-    }
 
     fn sampler(slots: usize) -> Sampler {
         let sampler = Sampler::new(slots, libc::SIGRTMAX()).unwrap();
