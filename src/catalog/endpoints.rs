@@ -149,7 +149,7 @@ pub(crate) const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const HEAP_PARAMETERS: &str = "seconds=1..=60 (what changes in that time), debug=1, gc=1 (no effect), \
      sample_index=inuse_space|inuse_objects|alloc_space|alloc_objects, \
      format=pprof|folded|svg|speedscope|firefox, labels=route|age, route=/path, diff_route=/path, \
-     normalize=0|1, symbolize=none; kept ones at=peak|limit|0..=3, diff_at=peak|limit|0..=3";
+     normalize=0|1, frames=all|own, symbolize=none; kept ones at=peak|limit|0..=3, diff_at=peak|limit|0..=3";
 
 /// Every path, in the order of the index page.
 pub(crate) static ALL: &[Endpoint] = &[
@@ -223,7 +223,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         PPROF,
         "seconds=1..=60 (30), hz=1..=250 (99), format=pprof|folded|svg|speedscope|firefox, \
          labels=route|thread|span, route=/path, diff_ago=seconds..=900, diff_route=/path, normalize=0|1, \
-         symbolize=none; of the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, \
+         frames=all|own (of svg and folded), symbolize=none; of the past ago=seconds..=900, seconds=1..=900 (30), or from and to in Unix ms, \
          1..=900 s apart",
         "CPU profile of the next seconds, or at once of past ones, for go tool pprof.",
         "go tool pprof -top 'http://{host}/debug/pprof/profile?seconds=5'",
@@ -234,7 +234,7 @@ pub(crate) static ALL: &[Endpoint] = &[
         Signal::Heap,
         PPROF,
         HEAP_PARAMETERS,
-        "Heap profile: where the memory in use was allocated, for `go tool pprof`.",
+        "Heap profile: where the memory in use was allocated, for go tool pprof.",
         "go tool pprof -top http://{host}/debug/pprof/heap",
     ),
     row(

@@ -10,6 +10,7 @@ use inferno::flamegraph::{Direction, Options, from_lines};
 
 use super::bounded::Bounded;
 use super::folded;
+use super::runtime_frames::MARK;
 use super::summary::summary;
 use crate::config;
 use crate::store::profile::Profile;
@@ -48,7 +49,7 @@ pub(crate) fn encode(profile: &Profile, title: &str) -> Result<Vec<u8>, NoFlameg
             // Names without code, of which the colours say nothing.
             summary(profile)
         } else {
-            format!("{}. {COLOURS}", summary(profile))
+            format!("{}. {COLOURS}{}", summary(profile), left_out(profile))
         },
         unit,
         factor,
@@ -104,6 +105,16 @@ pub(crate) fn encode_pair(
 fn sampled(profile: &Profile) -> String {
     let (seconds, samples) = (profile.duration.as_secs_f64(), profile.accounting.recorded);
     format!("{seconds:.1} s, {samples} samples")
+}
+
+/// How to see the frames that are left out, if there are any.
+fn left_out(profile: &Profile) -> &'static str {
+    let mut names = profile.functions.iter().map(|function| &*function.name);
+    if names.any(|name| name == MARK) {
+        "; whole stacks: frames=all"
+    } else {
+        ""
+    }
 }
 
 /// What the library's colours for Rust mean.

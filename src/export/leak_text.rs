@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::respond::leaks::{Page, Site};
+use super::respond::leaks::{Frame, Page, Site};
+use super::runtime_frames::{Shown, shown};
 
 const MIB: f64 = (1_u64 << 20) as f64;
 /// Callers of one place that are shown; the flame graph has them all.
@@ -48,12 +49,36 @@ pub(crate) fn write(page: &Page) -> String {
     out
 }
 
+/// Who allocated; where that is a library, then also the first of the service's own functions.
 fn name(site: &Site) -> String {
-    let name = site
-        .function
-        .as_deref()
-        .unwrap_or("a stack that is no longer held");
-    name.escape_debug().to_string()
+    let Some(function) = site.function.as_deref() else {
+        return "a stack that is no longer held".to_owned();
+    };
+    let function = function.escape_debug();
+    match site.stack.iter().position(is_own) {
+        Some(place) if place > 0 => {
+            let own = site.stack.get(place).map_or("", |frame| &frame.function);
+            format!("{function}, for {}", own.escape_debug())
+        }
+        _ => function.to_string(),
+    }
+}
+
+/// Whether a frame's file is neither of a crate from the registry or a git checkout nor of Rust itself.
+fn is_own(frame: &Frame) -> bool {
+    !frame.file.is_empty() && shortened(&frame.file) == frame.file
+}
+
+/// A file of a registry or of Rust from the name of its crate on.
+fn shortened(file: &str) -> &str {
+    let behind = |place: &str| {
+        let (_, rest) = file.split_once(place)?;
+        rest.split_once('/').map(|(_, path)| path)
+    };
+    behind("/registry/src/")
+        .or_else(|| behind("/git/checkouts/"))
+        .or_else(|| behind("/rustc/"))
+        .unwrap_or(file)
 }
 
 fn grounds(out: &mut String, place: usize, site: &Site) {
@@ -89,15 +114,57 @@ fn grounds(out: &mut String, place: usize, site: &Site) {
         let _cache = writeln!(out, "   cache: {name}, {:.1} MiB", cache.bytes / MIB);
     }
     let _graph = writeln!(out, "   flame graph: {}", site.flamegraph);
-    for frame in site.stack.iter().take(CALLERS) {
-        let (function, file) = (frame.function.escape_debug(), frame.file.escape_debug());
+    let parts = shown(&site.stack, |frame| &*frame.function);
+    for part in parts.iter().take(CALLERS) {
+        let frame = match part {
+            Shown::Frame(frame) => frame,
+            Shown::Run(frames) => {
+                let _run = writeln!(out, "      ({frames} frames of the runtime)");
+                continue;
+            }
+        };
+        let function = frame.function.escape_debug();
+        let file = shortened(&frame.file).escape_debug();
         let _frame = match (&*frame.file, frame.line) {
             ("", _) => writeln!(out, "      {function}"),
             (_, 0) => writeln!(out, "      {function}  {file}"),
             (_, line) => writeln!(out, "      {function}  {file}:{line}"),
         };
     }
-    if site.stack.len() > CALLERS {
-        let _more = writeln!(out, "      and {} callers", site.stack.len() - CALLERS);
+    let more = parts.iter().skip(CALLERS).map(|part| match part {
+        Shown::Frame(_) => 1,
+        Shown::Run(frames) => *frames,
+    });
+    let more: usize = more.sum();
+    if more > 0 {
+        let _more = writeln!(out, "      and {more} callers");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_crates_and_of_rust_are_short_and_not_the_services_own() {
+        let registry = "/root/.cargo/registry/src/index.crates.io-1949/tokio-1.54.1/src/task.rs";
+        let rustc = "/rustc/59807616e1fa/library/core/src/panic.rs";
+        let git = "/root/.cargo/git/checkouts/fork-1a2b/9f/src/lib.rs";
+        let shorts = [registry, rustc, git].map(shortened);
+        let wanted = [
+            "tokio-1.54.1/src/task.rs",
+            "library/core/src/panic.rs",
+            "9f/src/lib.rs",
+        ];
+        assert_eq!(shorts, wanted);
+        let own = |file: &str| {
+            is_own(&Frame {
+                function: "f".to_owned(),
+                file: file.to_owned(),
+                line: 1,
+            })
+        };
+        assert!(own("/srv/shop/src/cache.rs") && own("src/main.rs"));
+        assert!(![registry, rustc, git, ""].map(own).contains(&true));
     }
 }

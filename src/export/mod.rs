@@ -28,6 +28,7 @@ pub(crate) mod openmetrics;
 pub(crate) mod pprof;
 mod rate;
 pub(crate) mod respond;
+pub(crate) mod runtime_frames;
 mod samples;
 pub(crate) mod speedscope;
 mod summary;

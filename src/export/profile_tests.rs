@@ -11,7 +11,7 @@ use std::time::Duration;
 use flate2::read::GzDecoder;
 use prost::Message as _;
 
-use super::{flamegraph, folded, pprof};
+use super::{flamegraph, folded, pprof, runtime_frames};
 use crate::store::profile::{
     Accounting, CPU, Function, Label, Line, Location, Mapping, Profile, SAMPLES, Sample, Slice,
     THREAD,
@@ -474,4 +474,43 @@ mod svg {
         assert!(svg.contains("CPU &lt;idle&gt;"));
         assert!(svg.ends_with("</svg>\n") && !svg.contains("ERROR"));
     }
+}
+
+#[test]
+fn without_the_runtimes_frames_every_value_stays() {
+    let profile = profile(&[
+        (
+            &["shop::a", "core::call", "std::start", "[libc.so.6+0x1]"],
+            3,
+            "1",
+        ),
+        (&["shop::a", "core::call", "tokio::runtime::run"], 4, "2"),
+        (&["shop::a", "core::call", "hyper::serve"], 5, "2"),
+        (&["std::park", "std::start"], 6, "2"),
+    ]);
+    let shown = runtime_frames::without(&profile);
+    let lines = String::from_utf8(folded::encode(&shown)).unwrap();
+    let period = i64::try_from(PERIOD).unwrap();
+    let wanted = [
+        ("[runtime];shop::a", 3 + 4),
+        ("hyper::serve;core::call;shop::a", 5),
+        ("std::start;std::park", 6),
+    ];
+    let wanted = wanted.map(|(stack, samples)| format!("{stack} {}\n", samples * period));
+    assert_eq!(lines, wanted.concat());
+    let whole = runtime_frames::without(&hostile());
+    assert_eq!(folded::encode(&whole), folded::encode(&hostile()));
+}
+
+#[cfg(feature = "flamegraph")]
+#[test]
+fn a_picture_says_how_to_see_what_it_leaves_out() {
+    let hint = "frames=all";
+    let picture = |profile: &Profile| {
+        let svg = flamegraph::encode(&runtime_frames::without(profile), "CPU").unwrap();
+        String::from_utf8(svg).unwrap()
+    };
+    let deep = profile(&[(&["shop::a", "core::call", "std::start"], 3, "1")]);
+    assert!(picture(&deep).contains(hint));
+    assert!(!picture(&plain()).contains(hint));
 }

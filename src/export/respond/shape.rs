@@ -12,6 +12,7 @@ use crate::config;
 use crate::export::difference;
 use crate::export::guard::{Reason, Refusal};
 use crate::export::labels::{self, Root};
+use crate::export::runtime_frames;
 use crate::store::CpuSpan;
 use crate::store::label::ROUTE;
 use crate::store::profile::{Label, Profile};
@@ -34,6 +35,8 @@ const LABELS: [(&str, Extra); 3] = [
     ("span", Extra::Span),
 ];
 
+const FRAMES: [(&str, bool); 2] = [("all", false), ("own", true)];
+
 const HEAP_LABELS: [(&str, Extra); 2] = [("route", Extra::Root(Root::Route)), ("age", Extra::Age)];
 
 /// What a reader wants to see of a profile, checked.
@@ -55,6 +58,8 @@ pub(super) struct Shape {
     pub(super) file: &'static str,
     /// What is subtracted is first brought to the same total.
     normalize: bool,
+    /// Whether frames of the runtime are left out between others.
+    own_frames: bool,
 }
 
 impl Shape {
@@ -105,8 +110,9 @@ impl Shape {
         extras: &[(&str, Extra)],
         is_difference: bool,
     ) -> Result<Self, Refusal> {
+        let format = query.word("format", &FORMATS, default)?;
         let shape = Self {
-            format: query.word("format", &FORMATS, default)?,
+            format,
             labels: query.word("labels", extras, Extra::None)?,
             route: query.text("route", config::LABEL_BYTES)?,
             names: query.word("symbolize", &[("none", false)], true)?,
@@ -115,6 +121,7 @@ impl Shape {
             subtracted: None,
             file: "profile",
             normalize: query.word("normalize", &[("0", false), ("1", true)], false)?,
+            own_frames: query.word("frames", &FRAMES, format == Format::Svg)?,
         };
         let refused = |text| Err(Refusal::new(400, Reason::Parameter, text));
         if shape.diff_route.is_some() && shape.route.is_none() {
@@ -142,6 +149,9 @@ impl Shape {
             return refused(
                 "symbolize=none needs format=pprof, whose readers find names themselves",
             );
+        }
+        if shape.own_frames && !matches!(shape.format, Format::Svg | Format::Folded) {
+            return refused("frames=own needs format=svg or folded");
         }
         shape.format.is_built()?;
         Ok(shape)
@@ -201,6 +211,10 @@ impl Shape {
         }
         if self.normalize {
             earlier = earlier.map(|earlier| Cow::Owned(difference::normalized(&earlier, &later)));
+        }
+        if self.own_frames {
+            later = Cow::Owned(runtime_frames::without(&later));
+            earlier = earlier.map(|earlier| Cow::Owned(runtime_frames::without(&earlier)));
         }
         let title = self.title(plane, &later);
         match earlier {

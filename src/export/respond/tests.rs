@@ -456,6 +456,14 @@ fn bad_parameters_get_exact_answers_and_start_nothing() {
             "normalize needs something to subtract: diff_ago, diff_route or diff_at".to_owned(),
         ),
         (
+            "frames=own&format=pprof",
+            "frames=own needs format=svg or folded".to_owned(),
+        ),
+        (
+            "frames=some&format=svg",
+            "frames must be all|own (got \"some\")".to_owned(),
+        ),
+        (
             "diff_ago=60&format=speedscope",
             "format=speedscope cannot show a difference, which has values below zero; \
              pprof, folded, svg and firefox can"
