@@ -10,10 +10,10 @@ use crate::export::respond::message::{Reply, Request};
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                       form-action 'none'; frame-ancestors 'none'";
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;\
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;\
 padding:0 1rem;color:#1a1a1a;background:#fff}table{border-collapse:collapse;width:100%;margin:0 0 2rem}\
 td,th{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0;border-top:1px solid #ddd}\
-a,th{white-space:nowrap}small,code{overflow-wrap:anywhere}code{font:14px/1.5 ui-monospace,monospace;white-space:pre-wrap;user-select:all}small{color:#555}\
+a,th{white-space:nowrap}small{overflow-wrap:anywhere}code{font:14px/1.5 ui-monospace,monospace;white-space:pre-wrap;user-select:all}small{color:#555}\
 @media(prefers-color-scheme:dark){body{color:#e6e6e6;background:#161616}a{color:#8ab4f8}\
 td,th{border-color:#444}small{color:#aaa}}";
 
