@@ -232,6 +232,9 @@ fn seen() -> Seen {
     }
 }
 
+/// Longer than any answer takes on a machine with much else to do.
+const ANSWER_WAIT: Duration = Duration::from_secs(120);
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -240,16 +243,19 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future on this thread, without any runtime.
+/// Runs a future on this thread, without any runtime. One that nobody answers fails, so that it cannot
+/// hold up all other tests.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);
-    loop {
+    let start = Instant::now();
+    while start.elapsed() < ANSWER_WAIT {
         if let Poll::Ready(done) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return done;
         }
-        thread::park();
+        thread::park_timeout(ANSWER_WAIT);
     }
+    panic!("nobody answered within {ANSWER_WAIT:?}");
 }
 
 pub(super) fn ask(plane: &Plane, method: &str, target: &str) -> Reply {
