@@ -73,14 +73,17 @@ impl Allocated {
 
 /// Hands every sample that waits in the ring to `take`: the block, the thread with its registers, and
 /// the stack from its `sp` upwards. The number that `take` returns stays with the block while it lives.
-/// Of several threads that drain at once each takes others.
-pub(crate) fn drain(mut take: impl FnMut(&Allocated, &Head, &[u8]) -> u32) {
+/// Of several threads that drain at once each takes others. Returns how many there were.
+pub(crate) fn drain(mut take: impl FnMut(&Allocated, &Head, &[u8]) -> u32) -> u32 {
+    let mut drained = 0;
     if let Some(state) = state::ready() {
         state.ring.drain(|sample, stack| {
             let number = take(&sample.allocated(), &sample.head, stack);
             state.table.set_stack(sample.ticket, number);
+            drained += 1;
         });
     }
+    drained
 }
 
 /// A sampled block that lives.
@@ -123,13 +126,20 @@ pub(crate) fn counts() -> Counts {
     counts::now()
 }
 
-/// Waits until the ring is half full, but not for longer than `at_most`.
-pub(crate) fn wait(at_most: Duration) {
-    match state::ready() {
-        Some(state) => state.ring.wait(at_most),
-        // Nothing was sampled yet.
-        None => std::thread::sleep(at_most),
-    }
+/// How often there was news: half of the ring was full, or somebody called [`wake`]. To be read before one
+/// looks, for [`wait`].
+pub(crate) fn news() -> u32 {
+    ring::news()
+}
+
+/// Waits until there is more news than was `seen`, but not for longer than `at_most`.
+pub(crate) fn wait(seen: u32, at_most: Duration) {
+    ring::wait(seen, at_most);
+}
+
+/// Ends the waiting of every thread that drains.
+pub(crate) fn wake() {
+    ring::wake();
 }
 
 /// The calling thread's allocations are not sampled from now on. What it frees is.
@@ -143,4 +153,4 @@ pub(crate) fn now_millis() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::collect) mod tests;
