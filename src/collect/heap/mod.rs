@@ -298,6 +298,7 @@ impl HeapCollector {
             start_unix_nanos: known.start_unix_nanos,
             samples: known.tally.total.samples,
             live_samples: live.total.samples,
+            blocks: heap::fill(),
             live: live.total.estimate(),
             live_bytes_error: live.total.variance.sqrt(),
             allocated: allocated.estimate(),
@@ -312,6 +313,8 @@ impl HeapCollector {
                 })
                 .collect(),
             stacks: known.tally.stacks(),
+            sites: known.tally.sites(),
+            tables_bytes: heap::table_bytes() + known.tally.bytes(),
             folded: known.tally.folded,
             kept: self.kept.rows(),
         }

@@ -16,6 +16,7 @@ mod table;
 use std::time::Duration;
 
 use super::sampling::arena::Head;
+use crate::store::heap::Fill;
 use crate::store::label::Mark;
 
 pub use allocator::ProfiledAllocator;
@@ -119,6 +120,21 @@ pub(crate) fn live(mut visit: impl FnMut(&Live)) {
     if let Some(state) = state::ready() {
         state.table.walk(&mut visit);
     }
+}
+
+/// Sampled blocks that live, and how many may.
+pub(crate) fn fill() -> Fill {
+    let held = state::ready().map_or(0, |state| state.table.held());
+    Fill {
+        used: held as u64,
+        limit: table::ENTRIES as u64,
+    }
+}
+
+/// Memory of the table of live blocks: 0 before the first, then 256 KiB, twice that and more with each level
+/// of blocks that is full.
+pub(crate) fn table_bytes() -> u64 {
+    state::ready().map_or(0, |state| state.table.bytes() as u64)
 }
 
 /// What became of samples since the start of the process.
