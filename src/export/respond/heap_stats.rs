@@ -1,7 +1,6 @@
 //! The heap in numbers, as JSON.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use serde::Serialize;
 
@@ -12,7 +11,6 @@ use super::message::{Reply, Request};
 use super::profile::is_served;
 use crate::catalog::endpoints::JSON;
 use crate::catalog::families;
-use crate::config;
 use crate::export::guard::Refusal;
 use crate::store::heap::{Estimate, Fill, HeapSeen, HeapStats, HeapWish, KeptRow};
 use crate::store::metrics::{Snapshot, Value};
@@ -24,7 +22,7 @@ struct Page {
     /// Why nothing is.
     obstacle: Option<String>,
     resident_bytes: Option<f64>,
-    /// What allocators say themselves; empty where none can be asked.
+    /// What allocators say themselves, at most ten seconds ago; empty where none can be asked.
     allocators: Vec<Allocator>,
     heap: Option<Heap>,
 }
@@ -194,12 +192,6 @@ pub(super) async fn stats(plane: &Plane, request: &Request) -> Result<Reply, Ref
             HeapSeen::Profile(_) | HeapSeen::Sites(_) => return Err(another_answer()),
         },
     };
-    // What the allocator says is read for whoever asks, as for a scrape; without an answer the last reading
-    // stands.
-    let asked = Instant::now() + config::REFRESH_WAIT;
-    if let Ok(demand) = plane.store.refresh.ask((), asked) {
-        demand.await;
-    }
     let metrics = plane.store.metrics.snapshot();
     json(&Page {
         recorded: heap.is_some(),
