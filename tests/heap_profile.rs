@@ -287,6 +287,13 @@ fn requests_are_told_apart_by_route_in_profile_metrics_and_stats_alike() {
         "{all} in the profile, {shown} in the stats"
     );
     assert!(stats["heap"]["live"]["bytes"].as_f64().unwrap() > 0.0);
+    for table in ["blocks", "stacks", "sites"] {
+        let fill = &stats["heap"][table];
+        let [used, limit] = ["used", "limit"].map(|key| fill[key].as_u64().unwrap());
+        assert!(0 < used && used < limit, "{table}: {fill}");
+    }
+    // The first level of the table of blocks and its filter alone.
+    assert!(stats["heap"]["tables_bytes"].as_u64().unwrap() >= 256 << 10);
 
     // The numbers of the page are set about once a second.
     let wanted = "http_server_allocated_bytes_total{http_route=\"/light\"} ";

@@ -68,6 +68,25 @@ fn what_jemalloc_holds_stands_in_order_and_contains_a_block_of_ours() {
 }
 
 #[test]
+fn the_heaps_numbers_contain_what_the_allocator_says() {
+    let block = black_box(vec![1_u8; 64 << 20]);
+    let agent = agent(false);
+    let metric = bytes(&agent, "allocated").unwrap();
+    let stats = json(&get(&agent, "/debug/heap/stats"));
+    assert_eq!(stats["allocators"][0]["allocator"], "jemalloc");
+    let said = &stats["allocators"][0]["bytes"];
+    for kind in ["active", "resident", "mapped", "retained"] {
+        assert!(said[kind].is_number(), "{kind}: {stats}");
+    }
+    let said = said["allocated"].as_f64().unwrap();
+    assert!(metric.min(said) >= block.len() as f64, "{metric}, {said}");
+    assert_eq!(
+        stats["recorded"], false,
+        "this program's allocator is jemalloc alone"
+    );
+}
+
+#[test]
 fn the_control_plane_is_off_and_reading_is_not() {
     let agent = agent(false);
     let reply = post(&agent, "application/json", "{\"purge\":true}");

@@ -144,6 +144,7 @@ impl Inner {
         self.shared.store.refresh.nudge();
         self.shared.store.cpu.nudge();
         self.shared.store.looks.nudge();
+        self.shared.store.heap.wishes.nudge();
         if let Some(serving) = &self.serving {
             serving.stop(drain);
         }

@@ -756,6 +756,24 @@ pub(crate) static AGENT_HEAP_LOST: Metric = Metric::observed_counter(
 )
 .labels(&["reason"])
 .signal(Signal::Agent);
+pub(crate) static AGENT_HEAP_ENTRIES: Metric = Metric::gauge(
+    "agent_heap_entries",
+    "What the tables of heap samples hold: blocks that live, stacks, stacks by labels.",
+)
+.labels(&["table"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_HEAP_LIMIT: Metric = Metric::gauge(
+    "agent_heap_entries_limit",
+    "What the tables of heap samples may hold.",
+)
+.labels(&["table"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_HEAP_MEMORY: Metric = Metric::gauge(
+    "agent_heap_memory_bytes",
+    "Memory of the tables of heap samples.",
+)
+.unit(Unit::Bytes)
+.signal(Signal::Agent);
 pub(crate) static AGENT_HEAP_PERIOD: Metric = Metric::gauge(
     "agent_heap_period_bytes",
     "Mean bytes allocated between two heap samples; 0: sampling is off.",
@@ -955,6 +973,9 @@ pub(crate) static ALL: &[&Metric] = &[
     &AGENT_PROFILE_SLOWDOWNS,
     &AGENT_HEAP_SAMPLES,
     &AGENT_HEAP_LOST,
+    &AGENT_HEAP_ENTRIES,
+    &AGENT_HEAP_LIMIT,
+    &AGENT_HEAP_MEMORY,
     &AGENT_HEAP_PERIOD,
     &AGENT_SCRAPE_DURATION,
     &AGENT_SCRAPE_BYTES,

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use super::sync::lock;
 pub(crate) struct Board<W, A> {
     state: Mutex<State<W, A>>,
     changed: Condvar,
+    /// Wakes whoever waits for something else as well, and so not here.
+    elsewhere: OnceLock<fn()>,
     limit: usize,
 }
 
@@ -67,6 +69,7 @@ impl<W: Clone, A: Clone> Board<W, A> {
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
+            elsewhere: OnceLock::new(),
             limit,
         }
     }
@@ -89,9 +92,7 @@ impl<W: Clone, A: Clone> Board<W, A> {
             answer: None,
             waker: None,
         });
-        state.news = true;
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state);
         Ok(Demand {
             board: Arc::clone(self),
             id,
@@ -152,8 +153,12 @@ impl<W: Clone, A: Clone> Board<W, A> {
 
     /// Wakes whoever is in [`wait`](Self::wait), or will be next.
     pub(crate) fn nudge(&self) {
-        lock(&self.state).news = true;
-        self.changed.notify_all();
+        self.tell(lock(&self.state));
+    }
+
+    /// Has `wake` called at each change, for a thread that waits elsewhere. The first one stays.
+    pub(crate) fn wakes(&self, wake: fn()) {
+        self.elsewhere.get_or_init(|| wake);
     }
 
     fn finish(&self, chosen: impl Fn(&Place<W, A>) -> bool, outcome: &Outcome<A>) {
@@ -171,6 +176,18 @@ impl<W: Clone, A: Clone> Board<W, A> {
                 .collect()
         };
         wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<W, A> Board<W, A> {
+    /// Wishes came or went.
+    fn tell(&self, mut state: MutexGuard<'_, State<W, A>>) {
+        state.news = true;
+        drop(state);
+        self.changed.notify_all();
+        if let Some(wake) = self.elsewhere.get() {
+            wake();
+        }
     }
 }
 
@@ -210,9 +227,7 @@ impl<W, A> Drop for Demand<W, A> {
     fn drop(&mut self) {
         let mut state = lock(&self.board.state);
         state.places.retain(|place| place.id != self.id);
-        state.news = true;
-        drop(state);
-        self.board.changed.notify_all();
+        self.board.tell(state);
     }
 }
 

@@ -174,6 +174,8 @@ pub(crate) struct HeapStats {
     pub(crate) start_unix_nanos: u64,
     pub(crate) samples: u64,
     pub(crate) live_samples: u64,
+    /// The table of live samples.
+    pub(crate) blocks: Fill,
     pub(crate) live: Estimate,
     /// Standard error of the live bytes.
     pub(crate) live_bytes_error: f64,
@@ -185,6 +187,10 @@ pub(crate) struct HeapStats {
     /// By cause.
     pub(crate) lost: Vec<LostHeap>,
     pub(crate) stacks: Fill,
+    /// Stacks by labels.
+    pub(crate) sites: Fill,
+    /// Memory of the three tables.
+    pub(crate) tables_bytes: u64,
     /// Samples whose stack was folded into `[overflow]`.
     pub(crate) folded: u64,
     /// Newest first.

@@ -28,7 +28,7 @@ use std::time::Duration;
 use alloc_work::{PAIRS, ROWS, Work};
 use measure::{Cost, Row, cost};
 use streamgate_agent::ProfiledAllocator;
-use streamgate_agent::bench_door::{HeapStacks, heap_counts, set_heap_rate};
+use streamgate_agent::bench_door::{HeapStacks, heap_counts, heap_live, set_heap_rate};
 use tikv_jemallocator::Jemalloc;
 
 const ROUNDS: usize = 41;
@@ -113,8 +113,117 @@ fn direct(name: &'static str, pairs: usize, allocator: impl GlobalAlloc + 'stati
 
 const BARE: &str = "jemalloc";
 
+/// What is held when memory is looked at.
+const HELD: usize = 256 << 20;
+
+/// Sizes of held blocks, from 16 B on, all magnitudes alike.
+const LARGEST: [(&str, usize); 2] = [("1 KiB", 1 << 10), ("1 MiB", 1 << 20)];
+
+/// Allocates [`HELD`] bytes and writes to all of them; prints the process's resident and mapped bytes, how
+/// many blocks there are and how many of them are sampled.
+fn hold(allocator: &impl GlobalAlloc, largest: usize, drains: bool) {
+    let mut stacks = HeapStacks::default();
+    let (mut held, mut blocks, mut drained) = (0, 0_u64, 0);
+    for size in alloc_work::sizes(largest) {
+        if held >= HELD {
+            break;
+        }
+        let block = alloc_work::allocate(allocator, size);
+        // SAFETY: the block is that long; it lives until the process ends.
+        unsafe { block.write_bytes(1, size) };
+        held += size;
+        blocks += 1;
+        // As often as the agent's thread does it when samples come fast.
+        if drains && held - drained > 32 << 20 {
+            drained = held;
+            stacks.drain();
+        }
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let kib = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap().split_whitespace().next().unwrap().to_owned()
+    };
+    let sampled = heap_live().len();
+    println!(
+        "{} {} {held} {blocks} {sampled}",
+        kib("VmRSS:"),
+        kib("VmSize:")
+    );
+}
+
+const HOLDERS: [&str; 4] = [
+    "jemalloc",
+    "ours over jemalloc",
+    "System",
+    "ours over System",
+];
+
+fn hold_as(holder: &str, largest: usize) {
+    match HOLDERS.iter().position(|name| *name == holder) {
+        Some(0) => hold(&Jemalloc, largest, false),
+        Some(1) => hold(&ProfiledAllocator::new(Jemalloc), largest, true),
+        Some(2) => hold(&System, largest, false),
+        _ => hold(&ProfiledAllocator::new(System), largest, true),
+    }
+}
+
+/// A process each, so that each starts with an empty heap.
+fn memory() {
+    for (name, largest) in LARGEST {
+        println!(
+            "\n### Memory of {} MiB in blocks of 16 B to {name}\n",
+            HELD >> 20
+        );
+        println!(
+            "| contender | blocks | sampled | resident, MiB | mapped, MiB | above bare, of what is held |"
+        );
+        println!("|---|---|---|---|---|---|");
+        let mut bare = 0.0;
+        for holder in HOLDERS {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let child = child
+                .args(["hold", holder, &largest.to_string()])
+                .output()
+                .unwrap();
+            let line = String::from_utf8(child.stdout).unwrap();
+            let numbers = line.split_whitespace().map(|word| word.parse().unwrap());
+            let [resident, mapped, held, blocks, sampled] = numbers.collect::<Vec<f64>>()[..]
+            else {
+                panic!("the other process said {line:?}");
+            };
+            if !holder.starts_with("ours") {
+                bare = resident;
+            }
+            println!(
+                "| {holder} | {blocks} | {sampled} | {:.1} | {:.1} | {:+.2} % |",
+                resident / 1024.0,
+                mapped / 1024.0,
+                102_400.0 * (resident - bare) / held,
+            );
+        }
+    }
+}
+
 fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
     set_heap_rate(512 << 10, u64::MAX);
+    if let [part, holder, largest] = &args[..]
+        && part == "hold"
+    {
+        return hold_as(holder, largest.parse().unwrap());
+    }
+    let parts: Vec<_> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|arg| *arg == part);
+    if is_wanted("memory") {
+        memory();
+    }
+    if is_wanted("cost") {
+        costs();
+    }
+}
+
+fn costs() {
     let program = profiled_program();
     let [mut inactive, mut active] = [false, true].map(|active| Profiled::start(&program, active));
     let dhat = dhat::Profiler::builder().testing().build();

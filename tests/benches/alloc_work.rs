@@ -16,7 +16,7 @@ const RING: usize = 4096;
 /// As the compiler's own way to the global allocator: calls that are not inlined, sizes that are not
 /// known.
 #[inline(never)]
-fn allocate<A: GlobalAlloc>(allocator: &A, size: usize) -> *mut u8 {
+pub fn allocate<A: GlobalAlloc>(allocator: &A, size: usize) -> *mut u8 {
     let layout = Layout::from_size_align(size, 8).unwrap();
     // SAFETY: no size here is zero.
     let block = unsafe { allocator.alloc(layout) };
@@ -38,18 +38,23 @@ pub struct Work {
     sizes: Vec<usize>,
 }
 
+/// From 16 B up to this, without end.
+pub fn sizes(largest: usize) -> impl Iterator<Item = usize> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let span = largest as f64 / 16.0;
+    std::iter::repeat_with(move || (16.0 * span.powf(random())) as usize)
+}
+
 impl Default for Work {
     fn default() -> Self {
-        let mut state = 0x2545_f491_4f6c_dd1d_u64;
-        let mut random = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 11) as f64 / (1_u64 << 53) as f64
-        };
-        let sizes = (0..RING).map(|_| (16.0 * 64_f64.powf(random())) as usize);
         Self {
-            sizes: sizes.collect(),
+            sizes: sizes(1 << 10).take(RING).collect(),
         }
     }
 }

@@ -17,6 +17,7 @@ mod bare;
 #[path = "../sampling/mod.rs"]
 mod sampling;
 
+use std::alloc::System;
 use std::collections::BTreeMap;
 use std::fs;
 use std::pin::Pin;
@@ -27,7 +28,11 @@ use std::time::{Duration, Instant};
 
 use sampling::{agent, own_cpu, spin, take};
 use streamgate_agent::bench_door::{CopiedStacks, StackCost, cpu_signals, handler_costs};
-use streamgate_agent::{Agent, AgentHandle};
+use streamgate_agent::{Agent, AgentHandle, ProfiledAllocator};
+
+/// So that the idle agent has its thread for the heap; where CPU samples are timed, the heap is not sampled.
+#[global_allocator]
+static ALLOCATOR: ProfiledAllocator<System> = ProfiledAllocator::new(System);
 
 /// How long each contender samples per round, in seconds: short, so that a change of the machine's
 /// clock meets all contenders.
@@ -351,18 +356,48 @@ fn overhead(agent: &AgentHandle, count: usize) {
     }
 }
 
+/// How long the idle agent is looked at.
+const IDLE: Duration = Duration::from_secs(10);
+
 /// Share of a core that the agent's threads use while nobody asks for anything and nothing runs.
-fn idle(name: &str, seconds: u64) {
-    let before = AGENTS.map(agents);
-    std::thread::sleep(Duration::from_secs(seconds));
-    let shares = AGENTS.map(agents).into_iter().zip(before);
-    let shares: Vec<f64> = shares
-        .map(|(now, before)| 100.0 * (now - before) / Duration::from_secs(seconds).as_secs_f64())
-        .collect();
+fn idle(name: &str, looks: usize) {
+    let threads = ["sg-", "sg-collect", "sg-watch", "sg-profile", "sg-heap"];
+    let mut shares = threads.map(|_| Vec::new());
+    for _ in 0..looks {
+        let before = threads.map(agents);
+        std::thread::sleep(IDLE);
+        for ((shares, now), before) in shares.iter_mut().zip(threads.map(agents)).zip(before) {
+            shares.push(100.0 * (now - before) / IDLE.as_secs_f64());
+        }
+    }
+    let (least, most) = shares[0]
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(least, most), share| {
+            (least.min(*share), most.max(*share))
+        });
+    let cells: Vec<String> = shares
+        .map(|shares| format!("{:.3} %", median(shares)))
+        .into();
+    println!("| {name} | {} | {least:.3}–{most:.3} |", cells.join(" | "));
+}
+
+fn idles(looks: usize) {
+    println!("\n### Idle agent, share of a core, {looks} looks of {IDLE:?}\n");
     println!(
-        "\nIdle agent, {name}: {:.3} % of a core over {seconds} s (sg-profile {:.3}, sg-watch {:.3})",
-        shares[2], shares[0], shares[1],
+        "| idle | all, median | sg-collect | sg-watch | sg-profile | sg-heap | least–most of all |"
     );
+    println!("|---|---|---|---|---|---|---|");
+    for (name, recorder, heap) in [
+        ("CPU at 19 Hz and the heap", 19, 512 << 10),
+        ("CPU at 19 Hz", 19, 0),
+        ("the heap", 0, 512 << 10),
+        ("nothing", 0, 0),
+    ] {
+        let agent = Agent::builder("idle").no_listener().recorder(recorder);
+        let agent = agent.heap_sampling(heap).start().unwrap();
+        idle(name, looks);
+        agent.shutdown_blocking(Duration::from_secs(10));
+    }
 }
 
 /// A chain of distinct futures, each of which allocates and formats after the next was awaited, as
@@ -475,14 +510,9 @@ fn main() {
         steps();
     }
     if is_wanted("idle") {
-        let recording = Agent::builder("idle").no_listener().start().unwrap();
-        idle("recording at 19 Hz", 10);
-        recording.shutdown_blocking(Duration::from_secs(10));
+        idles(rounds);
     }
     let agent = agent();
-    if is_wanted("idle") {
-        idle("not recording", 10);
-    }
     if is_wanted("interruptions") {
         interruptions(&agent, rounds);
     }

@@ -158,7 +158,7 @@ pub(crate) fn named<T: Send + 'static>(
 /// asked for although an unoptimised unwinder is dear.
 pub(crate) fn agent() -> AgentHandle {
     let agent = Agent::builder("truth").no_listener().high_rate(true);
-    let agent = agent.profile_raises(600);
+    let agent = agent.profile_raises(600).heap_sampling(0);
     agent.recorder(0).profiling_budget(0.5).start().unwrap()
 }
 

@@ -8,7 +8,7 @@ use crate::catalog::families;
 use crate::error::Error;
 use crate::store::Store;
 use crate::store::heap::HeapStats;
-use crate::store::metrics::{Gauge, ObservedCounter};
+use crate::store::metrics::{Gauge, Metrics, ObservedCounter};
 
 /// The route of work that serves no request.
 const NONE: &str = "<none>";
@@ -20,6 +20,9 @@ pub(super) struct Meters {
     allocations: ObservedCounter,
     samples: ObservedCounter,
     period: Gauge,
+    memory: Gauge,
+    /// What each table holds, and may hold.
+    tables: [[Gauge; 2]; 3],
     lost: HashMap<&'static str, ObservedCounter>,
     routes: HashMap<Arc<str>, ObservedCounter>,
 }
@@ -32,6 +35,13 @@ impl fmt::Debug for Meters {
     }
 }
 
+fn table(metrics: &Metrics, name: &str) -> Result<[Gauge; 2], Error> {
+    Ok([
+        metrics.gauge(&families::AGENT_HEAP_ENTRIES, &[name])?,
+        metrics.gauge(&families::AGENT_HEAP_LIMIT, &[name])?,
+    ])
+}
+
 impl Meters {
     pub(super) fn new(store: Arc<Store>) -> Result<Self, Error> {
         let metrics = &store.metrics;
@@ -41,6 +51,12 @@ impl Meters {
             allocations: metrics.observed_counter(&families::ALLOCATOR_ALLOCATIONS, &[])?,
             samples: metrics.observed_counter(&families::AGENT_HEAP_SAMPLES, &[])?,
             period: metrics.gauge(&families::AGENT_HEAP_PERIOD, &[])?,
+            memory: metrics.gauge(&families::AGENT_HEAP_MEMORY, &[])?,
+            tables: [
+                table(metrics, "blocks")?,
+                table(metrics, "stacks")?,
+                table(metrics, "sites")?,
+            ],
             lost: HashMap::new(),
             routes: HashMap::new(),
             store,
@@ -53,6 +69,12 @@ impl Meters {
         self.allocations.set(stats.allocated.objects);
         self.samples.set(stats.samples as f64);
         self.period.set(stats.rate as f64);
+        self.memory.set(stats.tables_bytes as f64);
+        let fills = [stats.blocks, stats.stacks, stats.sites];
+        for ([used, limit], fill) in self.tables.iter().zip(fills) {
+            used.set(fill.used as f64);
+            limit.set(fill.limit as f64);
+        }
         let metrics = &self.store.metrics;
         for lost in &stats.lost {
             let family = &families::AGENT_HEAP_LOST;

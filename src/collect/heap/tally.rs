@@ -70,6 +70,20 @@ impl Tally {
             limit: limits::STACKS as u64,
         }
     }
+
+    /// Stacks by labels.
+    pub(super) fn sites(&self) -> Fill {
+        Fill {
+            used: self.sums.len() as u64,
+            limit: limits::SUMS as u64,
+        }
+    }
+
+    /// Memory of the stacks and sums.
+    pub(super) fn bytes(&self) -> u64 {
+        let sums = self.sums.capacity() * size_of::<((u32, LabelSet), Weighed)>();
+        (self.stacks.bytes() + sums) as u64
+    }
 }
 
 /// How long ago a live block was allocated.

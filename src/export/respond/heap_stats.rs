@@ -1,5 +1,7 @@
 //! The heap in numbers, as JSON.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::Plane;
@@ -11,6 +13,7 @@ use crate::catalog::endpoints::JSON;
 use crate::catalog::families;
 use crate::export::guard::Refusal;
 use crate::store::heap::{Estimate, Fill, HeapSeen, HeapStats, HeapWish, KeptRow};
+use crate::store::metrics::{Snapshot, Value};
 
 /// What there is to say, also where nothing is recorded.
 #[derive(Debug, Serialize)]
@@ -19,7 +22,31 @@ struct Page {
     /// Why nothing is.
     obstacle: Option<String>,
     resident_bytes: Option<f64>,
+    /// What allocators say themselves, at most ten seconds ago; empty where none can be asked.
+    allocators: Vec<Allocator>,
     heap: Option<Heap>,
+}
+
+/// The series of `allocator_bytes`.
+#[derive(Debug, Serialize)]
+struct Allocator {
+    allocator: String,
+    bytes: BTreeMap<String, f64>,
+}
+
+fn allocators(metrics: &Snapshot) -> Vec<Allocator> {
+    let mut allocators: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+    let family = metrics.family(&families::ALLOCATOR_BYTES);
+    for (series, value) in family.into_iter().flat_map(|family| metrics.values(family)) {
+        if let ([allocator, kind], Value::Float(bytes)) = (&*series.values, value) {
+            let kinds = allocators.entry(allocator.to_string()).or_default();
+            kinds.insert(kind.to_string(), bytes);
+        }
+    }
+    allocators
+        .into_iter()
+        .map(|(allocator, bytes)| Allocator { allocator, bytes })
+        .collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -29,6 +56,8 @@ struct Heap {
     start_unix_milliseconds: u64,
     samples: u64,
     live_samples: u64,
+    /// The table of live samples.
+    blocks: Filled,
     live: Numbers,
     live_bytes_standard_error: f64,
     allocated: Numbers,
@@ -36,6 +65,10 @@ struct Heap {
     routes: Vec<Route>,
     lost: Vec<Lost>,
     stacks: Filled,
+    /// Stacks by labels.
+    sites: Filled,
+    /// Memory of the three tables.
+    tables_bytes: u64,
     folded_samples: u64,
     kept: Vec<Kept>,
 }
@@ -113,6 +146,7 @@ impl Heap {
             start_unix_milliseconds: stats.start_unix_nanos / 1_000_000,
             samples: stats.samples,
             live_samples: stats.live_samples,
+            blocks: stats.blocks.into(),
             live: stats.live.into(),
             live_bytes_standard_error: stats.live_bytes_error.round(),
             allocated: stats.allocated.into(),
@@ -137,6 +171,8 @@ impl Heap {
                 })
                 .collect(),
             stacks: stats.stacks.into(),
+            sites: stats.sites.into(),
+            tables_bytes: stats.tables_bytes,
             folded_samples: stats.folded,
             kept: stats.kept.iter().enumerate().map(Kept::new).collect(),
         }
@@ -160,6 +196,7 @@ pub(super) async fn stats(plane: &Plane, request: &Request) -> Result<Reply, Ref
     json(&Page {
         recorded: heap.is_some(),
         obstacle,
+        allocators: allocators(&metrics),
         resident_bytes: metrics.float(&families::PROCESS_MEMORY_USAGE),
         heap,
     })

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::super::tests::{ask, detail, header, profile, served, silent, silent_with, text};
 use super::*;
+use crate::catalog::families::ALLOCATOR_BYTES;
 use crate::config::Config;
 use crate::store::heap::{
     AGE, Estimate, Fill, HeapAnswer, HeapStats, KeptRow, LostHeap, RouteHeap, SPACE, SiteStack,
@@ -113,10 +114,15 @@ fn stats() -> HeapStats {
             samples: 1,
             estimate: some,
         }],
+        blocks: Fill {
+            used: 12,
+            limit: 1_044_480,
+        },
         stacks: Fill {
             used: 7,
             limit: 32_768,
         },
+        tables_bytes: 1 << 20,
         kept: vec![KeptRow {
             kept_for: KeptFor::Peak,
             unix_nanos: 1_700_000_000_000_000_000,
@@ -297,7 +303,39 @@ fn stats_are_numbers_with_their_losses_and_links_to_what_was_kept() {
     assert_eq!(heap["routes"][0]["http_route"], "/a");
     assert!(heap["routes"][0]["allocated_per_second"].is_null());
     assert_eq!(heap["lost"][0]["samples"], 1);
+    let filled = serde_json::json!({"used": 12, "limit": 1_044_480});
+    assert_eq!(heap["blocks"], filled);
+    assert_eq!(heap["tables_bytes"], 1 << 20);
+    assert_eq!(
+        page["allocators"],
+        serde_json::json!([]),
+        "none says anything"
+    );
     assert_eq!(heap["kept"][0]["kept_for"], "peak");
     assert_eq!(heap["kept"][0]["profile"], "/debug/pprof/heap?at=0");
     assert_eq!(page["obstacle"], serde_json::Value::Null);
+}
+
+#[test]
+fn what_an_allocator_says_stands_beside_the_heap_even_where_none_is_recorded() {
+    let plane = silent();
+    let recording = &plane.store.heap.recording;
+    recording.set(Recording::NotInstalled).unwrap();
+    for (kind, bytes) in [("allocated", 10.0), ("resident", 30.0)] {
+        let labels = ["jemalloc", kind];
+        let gauge = plane.store.metrics.gauge(&ALLOCATOR_BYTES, &labels);
+        gauge.unwrap().set(bytes);
+    }
+    let absent = ["jemalloc", "mapped"];
+    plane
+        .store
+        .metrics
+        .gauge(&ALLOCATOR_BYTES, &absent)
+        .unwrap();
+    let reply = ask(&plane, "GET", "/debug/heap/stats");
+    let page: serde_json::Value = serde_json::from_slice(reply.body()).unwrap();
+    let wanted = serde_json::json!([
+        {"allocator": "jemalloc", "bytes": {"allocated": 10.0, "resident": 30.0}}
+    ]);
+    assert_eq!(page["allocators"], wanted);
 }

@@ -16,6 +16,7 @@ mod table;
 use std::time::Duration;
 
 use super::sampling::arena::Head;
+use crate::store::heap::Fill;
 use crate::store::label::Mark;
 
 pub use allocator::ProfiledAllocator;
@@ -73,14 +74,17 @@ impl Allocated {
 
 /// Hands every sample that waits in the ring to `take`: the block, the thread with its registers, and
 /// the stack from its `sp` upwards. The number that `take` returns stays with the block while it lives.
-/// Of several threads that drain at once each takes others.
-pub(crate) fn drain(mut take: impl FnMut(&Allocated, &Head, &[u8]) -> u32) {
+/// Of several threads that drain at once each takes others. Returns how many there were.
+pub(crate) fn drain(mut take: impl FnMut(&Allocated, &Head, &[u8]) -> u32) -> u32 {
+    let mut drained = 0;
     if let Some(state) = state::ready() {
         state.ring.drain(|sample, stack| {
             let number = take(&sample.allocated(), &sample.head, stack);
             state.table.set_stack(sample.ticket, number);
+            drained += 1;
         });
     }
+    drained
 }
 
 /// A sampled block that lives.
@@ -118,18 +122,40 @@ pub(crate) fn live(mut visit: impl FnMut(&Live)) {
     }
 }
 
+/// Sampled blocks that live, and how many may.
+pub(crate) fn fill() -> Fill {
+    let held = state::ready().map_or(0, |state| state.table.held());
+    Fill {
+        used: held as u64,
+        limit: table::ENTRIES as u64,
+    }
+}
+
+/// Memory of the table of live blocks: 0 before the first, then 256 KiB, twice that and more with each level
+/// of blocks that is full.
+pub(crate) fn table_bytes() -> u64 {
+    state::ready().map_or(0, |state| state.table.bytes() as u64)
+}
+
 /// What became of samples since the start of the process.
 pub(crate) fn counts() -> Counts {
     counts::now()
 }
 
-/// Waits until the ring is half full, but not for longer than `at_most`.
-pub(crate) fn wait(at_most: Duration) {
-    match state::ready() {
-        Some(state) => state.ring.wait(at_most),
-        // Nothing was sampled yet.
-        None => std::thread::sleep(at_most),
-    }
+/// How often there was news: half of the ring was full, or somebody called [`wake`]. To be read before one
+/// looks, for [`wait`].
+pub(crate) fn news() -> u32 {
+    ring::news()
+}
+
+/// Waits until there is more news than was `seen`, but not for longer than `at_most`.
+pub(crate) fn wait(seen: u32, at_most: Duration) {
+    ring::wait(seen, at_most);
+}
+
+/// Ends the waiting of every thread that drains.
+pub(crate) fn wake() {
+    ring::wake();
 }
 
 /// The calling thread's allocations are not sampled from now on. What it frees is.
@@ -143,4 +169,4 @@ pub(crate) fn now_millis() -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::collect) mod tests;

@@ -16,6 +16,10 @@ use crate::store::label;
 /// Half of the ring, at which the draining thread is woken.
 const HALF: u32 = RING_SLOTS / 2;
 
+/// Grows with each reason to look at the ring now; what threads that drain wait on, whether or not there is
+/// a ring yet.
+static NEWS: AtomicU32 = AtomicU32::new(0);
+
 /// One sample.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sample {
@@ -48,8 +52,6 @@ pub(super) struct Ring {
     arena: Arena<Sample>,
     /// Samples that wait.
     waiting: AtomicU32,
-    /// 1 once half of the ring was full, until somebody has seen it.
-    half_full: AtomicU32,
 }
 
 impl Ring {
@@ -59,7 +61,6 @@ impl Ring {
         Ok(Self {
             arena: Arena::new(usize::try_from(RING_SLOTS).unwrap_or(0))?,
             waiting: AtomicU32::new(0),
-            half_full: AtomicU32::new(0),
         })
     }
 
@@ -83,34 +84,41 @@ impl Ring {
             born_millis: block.born_millis,
         });
         if written && self.waiting.fetch_add(1, Ordering::Relaxed) == HALF {
-            self.half_full.store(1, Ordering::Release);
-            let wake = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-            // SAFETY: the word is never unmapped.
-            unsafe { libc::syscall(libc::SYS_futex, self.half_full.as_ptr(), wake, 1) };
+            wake();
         }
         written
     }
 
     pub(super) fn drain(&self, mut take: impl FnMut(&Sample, &[u8])) {
-        self.half_full.store(0, Ordering::Relaxed);
         self.arena.drain(|sample, stack| {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             take(sample, stack);
         });
     }
+}
 
-    /// Until the ring is half full, but not for longer than `at_most`.
-    pub(super) fn wait(&self, at_most: Duration) {
-        let time = libc::timespec {
-            tv_sec: at_most.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_nsec: at_most.subsec_nanos().into(),
-        };
-        let wait = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-        let word = self.half_full.as_ptr();
-        // SAFETY: the word is never unmapped, the time a live local. It returns at once if the word is
-        // not 0.
-        unsafe { libc::syscall(libc::SYS_futex, word, wait, 0, &raw const time) };
-    }
+/// How often there was news. Read before one looks, it says to [`wait`] what has been seen.
+pub(super) fn news() -> u32 {
+    NEWS.load(Ordering::Acquire)
+}
+
+/// Ends the waiting of all who have not seen this.
+pub(super) fn wake() {
+    NEWS.fetch_add(1, Ordering::Release);
+    let wake = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is a static.
+    unsafe { libc::syscall(libc::SYS_futex, NEWS.as_ptr(), wake, libc::c_int::MAX) };
+}
+
+/// Until there is more news than was `seen`, but not for longer than `at_most`.
+pub(super) fn wait(seen: u32, at_most: Duration) {
+    let time = libc::timespec {
+        tv_sec: at_most.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_nsec: at_most.subsec_nanos().into(),
+    };
+    let wait = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+    // SAFETY: the word is a static, the time a live local. It returns at once if the word is not `seen`.
+    unsafe { libc::syscall(libc::SYS_futex, NEWS.as_ptr(), wait, seen, &raw const time) };
 }
 
 fn own_tid() -> u32 {

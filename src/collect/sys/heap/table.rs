@@ -18,7 +18,7 @@ pub(super) const PAGE: usize = 4096;
 /// Entries of the first level, 192 KiB; each further one is twice as long as the one before.
 const FIRST: usize = 4096;
 const LEVELS: usize = 8;
-const ENTRIES: usize = FIRST * ((1 << LEVELS) - 1);
+pub(super) const ENTRIES: usize = FIRST * ((1 << LEVELS) - 1);
 
 /// Places that an entry may lie after its own, itself included: bits of a word.
 const NEAR: usize = 64;
@@ -170,8 +170,19 @@ impl Table {
 
     /// More than three quarters of all entries are taken.
     pub(super) fn is_crowded(&self) -> bool {
+        self.held() > ENTRIES / 4 * 3
+    }
+
+    /// Blocks, of at most [`ENTRIES`].
+    pub(super) fn held(&self) -> usize {
         let held = self.held.iter().map(|held| held.load(Ordering::Relaxed));
-        held.sum::<usize>() > ENTRIES / 4 * 3
+        held.sum()
+    }
+
+    /// Memory of the levels that were ever used, and of the filter: what may be resident.
+    pub(super) fn bytes(&self) -> usize {
+        let used = self.used().map(|(level, _)| size_of_val(level.entries));
+        used.sum::<usize>() + size_of_val(&FILTER)
     }
 
     /// Enters a block; `None` if there is no place.

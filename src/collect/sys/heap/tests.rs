@@ -14,7 +14,7 @@ use super::*;
 /// One table per process: tests take turns, and nothing else in this program allocates through it.
 static ONE: Mutex<()> = Mutex::new(());
 
-fn turn(mean_bytes: u64) -> MutexGuard<'static, ()> {
+pub(in crate::collect) fn turn(mean_bytes: u64) -> MutexGuard<'static, ()> {
     let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     drain(|_, _, _| 0);
     set_limit(u64::MAX);
@@ -391,7 +391,7 @@ fn at_rate_one_every_block_is_sampled_with_its_stack_until_it_is_freed() {
 fn a_full_ring_loses_stacks_and_no_blocks() {
     let _turn = turn(1);
     let (allocator, _below) = pair();
-    let before = counts();
+    let (before, seen) = (counts(), news());
     let slots = usize::try_from(crate::config::heap::RING_SLOTS).unwrap();
     let allocate = |_| Held::new(&allocator, layout(100), false, 1).unwrap();
     let held: Vec<Held> = (0..slots + 10).map(allocate).collect();
@@ -400,8 +400,8 @@ fn a_full_ring_loses_stacks_and_no_blocks() {
     let bytes = after.stack_lost.bytes - before.stack_lost.bytes;
     assert!((bytes - 1000.0).abs() < 1e-6);
     // It was half full long ago.
-    wait(Duration::from_secs(3600));
-    drain(|_, _, _| 3);
+    wait(seen, Duration::from_secs(3600));
+    assert_eq!(drain(|_, _, _| 3), crate::config::heap::RING_SLOTS);
     let live = all_live();
     assert_eq!(live.len(), slots + 10);
     let lost = live.iter().filter(|live| live.stack.is_none());
@@ -409,6 +409,19 @@ fn a_full_ring_loses_stacks_and_no_blocks() {
     for held in held {
         held.free(&allocator);
     }
+}
+
+#[test]
+fn who_has_not_seen_a_call_does_not_wait_and_who_waits_is_woken() {
+    let _turn = turn(0);
+    let seen = news();
+    wake();
+    wait(seen, Duration::from_secs(3600));
+    let seen = news();
+    let waits = std::thread::spawn(move || wait(seen, Duration::from_secs(3600)));
+    // Woken before it waits or after: either ends it.
+    wake();
+    waits.join().unwrap();
 }
 
 #[test]
