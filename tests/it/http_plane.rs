@@ -225,6 +225,36 @@ fn bad_parameters_are_told_the_range_and_the_value() {
     assert_eq!(get(&authority(&agent), "/no/such/path").status, 404);
 }
 
+/// These tests have the system's allocator: what they ask of the heap has no answer but how to get one.
+#[test]
+fn a_heap_without_the_allocator_is_503_with_the_three_lines_and_never_an_empty_profile() {
+    let agent = agent();
+    let lines = "\n\
+        #[global_allocator]\n\
+        static ALLOCATOR: streamgate_agent::ProfiledAllocator<std::alloc::System> =\n    \
+            streamgate_agent::ProfiledAllocator::new(std::alloc::System);\n";
+    for path in [
+        "pprof/heap",
+        "pprof/heap?seconds=1",
+        "pprof/heap?debug=1",
+        "pprof/heap?at=peak",
+        "pprof/allocs",
+        "pprof/allocs?format=folded",
+    ] {
+        let answer = get(&authority(&agent), &format!("/debug/{path}"));
+        assert_eq!(answer.status, 503, "{path}: {}", answer.body);
+        for header in ["x-go-pprof: 1", "content-type: text/plain; charset=utf-8"] {
+            let header = format!("\r\n{header}\r\n");
+            assert!(
+                answer.headers.contains(&header),
+                "{path}: {}",
+                answer.headers
+            );
+        }
+        assert!(answer.body.contains(lines), "{path}: {}", answer.body);
+    }
+}
+
 struct Unpark(Thread);
 
 impl Wake for Unpark {

@@ -4,55 +4,23 @@ Peers: promtool, the official Python OpenMetrics parser, Go's pprof, Chromium. E
 is a line `skipped: why`. Exits 1 with the reason at the first thing that is not as promised.
 """
 
+import concurrent.futures
 import gzip
 import json
-import os
 import pathlib
-import re
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 import venv
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from go_pprof import Pprof, go_heap_kept, go_pprof, prepare_go
+from service import ROOT, STREAMGATE, fail, free_port, get, wait_for_load
+
 TOOLS = ROOT / "target" / "live-tools"
 SECONDS = 60
-
-
-def fail(why):
-    print(f"FAILED: {why}")
-    sys.exit(1)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def get(url, headers=None, timeout=60):
-    request = urllib.request.Request(url, headers=headers or {})
-    with urllib.request.urlopen(request, timeout=timeout) as answer:
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return answer.status, headers, answer.read()
-
-
-def wait_for_load(agent):
-    """Returns once the service has answered requests, not merely once it listens."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            table = json.loads(get(f"{agent}/targets")[2])
-            if table["requests"] > 100:
-                return
-        except OSError:
-            pass
-        time.sleep(0.2)
-    fail("the demo did not serve 100 requests within 60 s")
+# A leak is to be found within 60 s; it begins up to two before the load is seen.
+LEAK_SECONDS = 58
 
 
 def tools():
@@ -139,229 +107,6 @@ def openmetrics(agent, env):
     print(f"OpenMetrics: the official parser read {families} families, {exemplars} exemplars")
 
 
-def go_command(env):
-    """Go and an environment in which it leaves nothing outside its folder; None without it."""
-    go = next(iter(env.rglob("bin/go")), None) if env else None
-    if not go:
-        return None, None
-    home = TOOLS / "go-home"
-    home.mkdir(exist_ok=True)
-    paths = {"HOME": str(home), "GOCACHE": str(home / "cache"), "PPROF_TMPDIR": str(home)}
-    return go, {**os.environ, **paths, "GOTELEMETRY": "off", "GOFLAGS": "", "GOTOOLCHAIN": "local"}
-
-
-def prepare_go(env):
-    """Go builds its pprof on first use, which takes longer than the demo lasts."""
-    go, environment = go_command(env)
-    if go:
-        subprocess.run([go, "tool", "pprof", "-h"], capture_output=True, env=environment)
-
-
-class Pprof:
-    """`go tool pprof` on one service; every call that names no file takes a profile of its own."""
-
-    def __init__(self, agent, env):
-        self.go, self.environment = go_command(env)
-        self.live = f"{agent}/debug/pprof/profile?seconds=3"
-
-    def view(self, *options, profile=None):
-        """What the tool prints, past its notes on fetching."""
-        command = [self.go, "tool", "pprof", *options, profile or self.live]
-        result = subprocess.run(command, capture_output=True, env=self.environment)
-        if result.returncode:
-            fail(f"go tool pprof {' '.join(map(str, options))}: {result.stderr.decode()}")
-        return result.stdout.decode()
-
-
-def seconds(text):
-    """A time as the tool prints it."""
-    number, unit = re.fullmatch(r"(-?[\d.]+)([a-z]*)", text).groups()
-    units = {"": 1, "us": 1e-6, "ms": 1e-3, "s": 1, "mins": 60, "hrs": 3600}
-    return float(number) * units[unit]
-
-
-def shown_and_total(text):
-    """How much of the samples a view shows, and how many there are."""
-    found = re.search(r"^Showing nodes accounting for (\S+), .* of (\S+) total", text, re.MULTILINE)
-    if not found:
-        fail(f"no sums in:\n{text[:2000]}")
-    return tuple(seconds(held) for held in found.groups())
-
-
-def go_top(pprof):
-    text = pprof.view("-top")
-    own = [line for line in text.splitlines() if "streamgate::" in line]
-    if not own:
-        fail(f"-top names no function of StreamGate:\n{text[:3000]}")
-    if not any(re.search(r"<.+ as .+>::\w", line) for line in text.splitlines()):
-        fail(f"-top shows no method with its type and trait:\n{text[:3000]}")
-    print("go tool pprof -top names StreamGate's own functions:")
-    print("\n".join("    " + line for line in text.splitlines()[:6] + own[:4]))
-
-
-def go_list(pprof, saved):
-    """Lines of one function stand apart, beside their text."""
-    routines = pprof.view("-list", "streamgate::", profile=saved).split("ROUTINE ====")[1:]
-    number = re.compile(r"^ +(\S+) +(\S+) +(\d+):(.*)$", re.MULTILINE)
-    hot = {}
-    for routine in routines:
-        lines = [found.groups() for found in number.finditer(routine)]
-        lines = [(line, text) for _, cum, line, text in lines if cum != "." and text.strip()]
-        hot[routine.splitlines()[0].strip("= ")] = lines
-    name, lines = max(hot.items(), key=lambda item: len(item[1]), default=("", []))
-    if len(lines) < 2:
-        fail(f"-list keeps no two lines of a function apart: {list(hot)[:20]}")
-    print(f"go tool pprof -list: {len(lines)} lines of {name.split(' in ')[0][:80]} stand apart")
-
-
-def go_traces(pprof, saved):
-    traces = pprof.view("-traces", profile=saved).split("-----------+-----")[1:]
-    threads = [trace for trace in traces if re.search(r"^ +thread: +\S", trace, re.MULTILINE)]
-    own = [trace for trace in threads if "streamgate::" in trace]
-    inlined = [trace for trace in own if "(inline)" in trace]
-    if len(threads) < 10 or not own or not inlined:
-        fail(f"-traces: {len(traces)}, with a thread {len(threads)}, ours {len(own)}, "
-             f"with inlined functions {len(inlined)}")
-    print(f"go tool pprof -traces: {len(threads)} stacks with their thread, {len(own)} of StreamGate")
-
-
-def tag_values(text, tag):
-    """The values of a tag in the tool's list of tags, with their times."""
-    found = re.search(rf"^ {tag}: Total .*\n((?: +\S+ .*\n)*)", text, re.MULTILINE)
-    lines = found.group(1).splitlines() if found else []
-    values = [re.match(r" +(\S+) \(.*?\): (.+)$", line) for line in lines]
-    return {value.group(2): seconds(value.group(1)) for value in values if value}
-
-
-def go_tags(pprof, saved, tag, expected):
-    """A tag has values, and focusing on one keeps its samples and drops others."""
-    values = tag_values(pprof.view("-tags", profile=saved), tag)
-    missing = [name for name in expected if name not in values]
-    if missing or len(values) < 2:
-        fail(f"-tags: {tag} has {values}, without {missing}")
-    focus = max(values, key=values.get)
-    pattern = f"{tag}=^{re.escape(focus)}$"
-    shown, total = shown_and_total(pprof.view("-top", f"-tagfocus={pattern}", profile=saved))
-    if not 0 < shown < total or abs(shown - values[focus]) > 0.02 * total:
-        fail(f"-tagfocus={pattern} shows {shown} s of {total} s instead of {values[focus]} s")
-    print(f"go tool pprof -tags: {len(values)} values of {tag}; -tagfocus={focus} keeps "
-          f"{100 * shown / total:.0f} %")
-
-
-def go_peek(pprof, saved):
-    """Callers and callees of a function that does nothing itself."""
-    text = pprof.view("-peek", "streamgate::serve", profile=saved)
-    blocks = re.split(r"^-+\+-+$", text, flags=re.MULTILINE)
-    both = [block for block in blocks
-            if re.search(r"%? *\| {3}\S.*\n(.*\n)*? .*\| streamgate::serve.*\n.*\| {3}\S", block)]
-    if not both:
-        fail(f"-peek shows no function of StreamGate with callers and callees:\n{text[:3000]}")
-    print(f"go tool pprof -peek: {len(both)} functions with callers and callees")
-
-
-def go_diff(pprof, saved):
-    """The same profile differs by nothing; another one of the live service by something."""
-    shown, _ = shown_and_total(pprof.view("-top", "-diff_base", saved, profile=saved))
-    if shown:
-        fail(f"a profile differs from itself by {shown} s")
-    text = pprof.view("-top", "-diff_base", saved)
-    changes = re.findall(r"^ +(-?[\d.]+m?s) +-?[\d.]+%", text, re.MULTILINE)
-    fewer = [change for change in changes if change.startswith("-")]
-    if not fewer or len(fewer) == len(changes):
-        fail(f"-diff_base shows no change to and fro:\n{text[:3000]}")
-    print(f"go tool pprof -diff_base: {len(changes)} functions changed, {len(fewer)} of them to less")
-
-
-def go_goroutine(pprof, agent, folder):
-    """Requests that were open when the profile was taken, which some moments have none of."""
-    saved = folder / "goroutine.pb.gz"
-    for _ in range(100):
-        profile = get(f"{agent}/debug/pprof/goroutine")[2]
-        if b"/v1/" in gzip.decompress(profile):
-            break
-        time.sleep(0.1)
-    else:
-        fail("no request was open in 100 goroutine profiles of a service under load")
-    saved.write_bytes(profile)
-    text = pprof.view("-top", profile=saved)
-    if "Type: goroutine" not in text or "/v1/" not in text:
-        fail(f"-top names no route of an open request:\n{text[:3000]}")
-    values = re.search(r"^ state: Total .*\n(.*)$", pprof.view("-tags", profile=saved), re.MULTILINE)
-    if not values:
-        fail("-tags does not say whether open requests run or wait")
-    text = get(f"{agent}/debug/pprof/goroutine?debug=1")[2].decode()
-    if not re.match(r"goroutine profile: total \d+\n", text):
-        fail(f"goroutine?debug=1 begins otherwise than Go's:\n{text[:200]}")
-    print("go tool pprof -top of the open requests:", *pprof.view("-top", profile=saved).splitlines()[-1:])
-
-
-def go_svg(pprof, saved, folder):
-    if not shutil.which("dot"):
-        return print("skipped: no graphviz")
-    path = folder / "graph.svg"
-    pprof.view("-svg", "-output", str(path), profile=saved)
-    text = path.read_text()
-    if "</svg>" not in text or "streamgate" not in text:
-        fail("-svg drew no graph that names streamgate")
-    print(f"go tool pprof -svg: {len(text)} bytes")
-
-
-def go_heap(pprof, agent, folder):
-    """The guide's section 4.1, on a Rust service."""
-    live = f"{agent}/debug/pprof/heap"
-    top = pprof.view("-top", "-nodecount=10", profile=live)
-    if "Type: inuse_space" not in top or "estimated from" not in top:
-        fail(f"top10 of the heap shows no memory in use:\n{top}")
-    allocated = pprof.view("-top", "-sample_index=alloc_space", profile=live)
-    own = re.findall(r"^ +([\d.]+)([kMG]?B) .*\b(streamgate::\S+)", allocated, re.MULTILINE)
-    if "Type: alloc_space" not in allocated or not own:
-        fail(f"-sample_index=alloc_space names no function of StreamGate:\n{allocated[:3000]}")
-    base = folder / "heap.pb.gz"
-    base.write_bytes(get(live)[2])
-    name = own[0][2]
-    listed = pprof.view("-list", re.escape(name), "-sample_index=alloc_space", profile=base)
-    if not re.search(r"^ +([\d.]+[kMG]?B|\.) +[\d.]+[kMG]?B +\d+:", listed, re.MULTILINE):
-        fail(f"-list {name} shows no line that allocates:\n{listed[:3000]}")
-    same = pprof.view("-top", "-diff_base", base, profile=base)
-    if not re.search(r"accounting for 0B?, ", same) and re.search(r"^ +-?[1-9]", same, re.MULTILINE):
-        fail(f"a heap differs from itself:\n{same[:2000]}")
-    grown = pprof.view("-top", "-sample_index=alloc_space", "-diff_base", base, profile=live)
-    if not re.search(r"^ +[\d.]+[kMG]?B +[\d.]+%", grown, re.MULTILINE):
-        fail(f"nothing was allocated since the base:\n{grown[:2000]}")
-    delta = pprof.view("-top", profile=f"{agent}/debug/pprof/allocs?seconds=2")
-    if "Type: alloc_space" not in delta or "Duration: " not in delta:
-        fail(f"allocs?seconds=2 is no profile of 2 s:\n{delta[:2000]}")
-    text = folder / "heap.txt"
-    text.write_bytes(get(f"{live}?debug=1")[2])
-    head = re.match(rb"heap profile: (\d+): (\d+) ", text.read_bytes())
-    legacy = pprof.view("-raw", profile=text)
-    samples = legacy.split("Samples:")[1].split("Locations")[0]
-    rows = re.findall(r"^ +(\d+) +(\d+) +(\d+) +(\d+):", samples, re.MULTILINE)
-    in_use = sum(int(row[3]) for row in rows)
-    if not head or in_use != int(head.group(2)):
-        fail(f"Go reads {in_use} bytes of debug=1, which says {head and head.group(2)}")
-    print(f"go tool pprof on the heap: top10, list {name}, alloc_space, -diff_base, debug=1 "
-          f"of {in_use} bytes in use")
-
-
-def go_pprof(agent, env, folder):
-    pprof = Pprof(agent, env)
-    if not pprof.go:
-        return print("skipped: no Go toolchain")
-    go_top(pprof)
-    saved = folder / "base.pb.gz"
-    saved.write_bytes(get(f"{agent}/debug/pprof/profile?seconds=8")[2])
-    go_list(pprof, saved)
-    go_traces(pprof, saved)
-    go_tags(pprof, saved, "thread", ["sg-db-read"])
-    go_tags(pprof, saved, "http_route", ["/v1/content/{id}", "/v1/content"])
-    go_peek(pprof, saved)
-    go_diff(pprof, saved)
-    go_goroutine(pprof, agent, folder)
-    go_svg(pprof, saved, folder)
-    go_heap(pprof, agent, folder)
-
-
 def flamegraph(agent, folder):
     _, headers, svg = get(f"{agent}/debug/flamegraph?seconds=2")
     if headers["content-type"] != "image/svg+xml" or b"streamgate" not in svg:
@@ -385,6 +130,41 @@ def flamegraph(agent, folder):
     print(f"Chromium drew the flame graph: {picture.stat().st_size} bytes of PNG")
 
 
+def first_site(agent):
+    """The first of the sites that hold more and more memory; None before anything was sampled."""
+    page = json.loads(get(f"{agent}/debug/heap/leaks?limit=1")[2])
+    return next(iter(page["sites"]), None)
+
+
+def is_the_leak(site):
+    return bool(site and site["grows"] and (site["function"] or "").endswith("::leak_a_block"))
+
+
+def first_to_grow(agent):
+    """After how many seconds of load the leak was the first site that grows for sure."""
+    start = time.monotonic()
+    while time.monotonic() - start < LEAK_SECONDS:
+        site = first_site(agent)
+        if is_the_leak(site):
+            return time.monotonic() - start, site
+        time.sleep(1)
+    return fail(f"after {LEAK_SECONDS} s the leak is not the first site that grows, but {site}")
+
+
+def leak(agent, found):
+    """The leak of 1 MiB/s stays where it was found, and is no *leaking* before its window of 10 min."""
+    after, site = found
+    later = first_site(agent)
+    for seen in [site, later]:
+        if not is_the_leak(seen) or seen["verdict"] != "unknown":
+            fail(f"the leak is found, and then not first, or judged too early: {seen}")
+    rate = later["bytes_per_hour"] / 3600 / (1 << 20)
+    if not 0.5 < rate < 2:
+        fail(f"a leak of 1 MiB/s is seen as one of {rate:.2f} MiB/s")
+    print(f"a leak of 1 MiB/s stands first among the sites that grow after {after:.0f} s, as "
+          f"{site['function']}; later: {rate:.2f} MiB/s, {later['evidence']}")
+
+
 def judge(line):
     """The promises of the demo's last line."""
     seen = json.loads(line)
@@ -402,7 +182,6 @@ def judge(line):
 
 
 def main():
-    binary = ROOT / "target" / "release" / "streamgate"
     env = tools()
     prepare_go(env)
     public, port = free_port(), free_port()
@@ -411,7 +190,8 @@ def main():
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     demo = subprocess.Popen(
-        [binary, "demo", "--duration", f"{SECONDS}s", "--rate", "500", "--json"]
+        [STREAMGATE, "demo", "--duration", f"{SECONDS}s", "--rate", "500", "--json"]
+        + ["--leak", "1MiB/s"]
         + ["--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{port}"]
         + ["--out", str(folder)],
         stdout=subprocess.PIPE,
@@ -419,11 +199,20 @@ def main():
     )
     try:
         wait_for_load(agent)
+        # Beside the other checks, on the same run: what these allocate must not hide it.
+        found = concurrent.futures.ThreadPoolExecutor(1).submit(first_to_grow, agent)
         promtool(agent)
         key_metrics(agent)
         openmetrics(agent, env)
-        go_pprof(agent, env, folder)
+        pprof = Pprof(agent, env)
+        if pprof.go:
+            go_pprof(pprof, agent, folder)
+        else:
+            print("skipped: no Go toolchain")
         flamegraph(agent, folder)
+        leak(agent, found.result())
+        if pprof.go:
+            go_heap_kept(pprof, agent, folder)
         out, err = demo.communicate(timeout=SECONDS + 120)
     finally:
         demo.kill()

@@ -5,13 +5,11 @@ compares the last minute with the second one, after caches and buffers have fill
 """
 
 import json
-import pathlib
 import re
 import subprocess
-import sys
 import time
 
-from demo import ROOT, fail, free_port, get, wait_for_load
+from service import ROOT, STREAMGATE, fail, free_port, get, wait_for_load
 
 SECONDS = 300
 # The cache fills while the load goes on; 100,000 rows of the demo weigh well under this.
@@ -34,12 +32,11 @@ def median(readings, name):
 
 
 def main():
-    binary = ROOT / "target" / "release" / "streamgate"
     public, port = free_port(), free_port()
     agent = f"http://127.0.0.1:{port}"
     out = ROOT / "target" / "soak"
     demo = subprocess.Popen(
-        [binary, "demo", "--duration", f"{SECONDS}s", "--rate", "500", "--json"]
+        [STREAMGATE, "demo", "--duration", f"{SECONDS}s", "--rate", "500", "--json"]
         + ["--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{port}"]
         + ["--out", str(out)],
         stdout=subprocess.PIPE,
@@ -81,5 +78,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(pathlib.Path(__file__).parent))
     main()

@@ -39,6 +39,8 @@ pub struct Settings {
     pub query_deadline: Duration,
     /// Time between "not ready" and the end of accepting, so that balancers look elsewhere first.
     pub stop_notice: Duration,
+    /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
+    pub control: bool,
 }
 
 impl Default for Settings {
@@ -57,6 +59,7 @@ impl Default for Settings {
             request_deadline: Duration::from_secs(5),
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
+            control: false,
         }
     }
 }
@@ -91,6 +94,9 @@ pub struct Args {
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
     stop_notice: u64,
+    /// Let the agent's endpoints change the allocator's tuning and purge it.
+    #[arg(long)]
+    control: bool,
 }
 
 impl Args {
@@ -121,6 +127,7 @@ impl Args {
             cache_bytes: self.cache_mib.map(|mib| mib << 20),
             cursor_keys,
             stop_notice: Duration::from_secs(self.stop_notice),
+            control: self.control,
             ..Settings::default()
         })
     }

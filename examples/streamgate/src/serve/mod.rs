@@ -72,6 +72,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         .listen(settings.agent)
         // Made to be looked at: profiles one after the other are its use.
         .profile_raises(60)
+        .control(settings.control)
         .start()
         .map_err(Fatal::Agent)?;
     agent.ready(false);

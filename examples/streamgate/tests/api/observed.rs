@@ -1,6 +1,9 @@
 //! What the agent's page shows of the service.
 
-use crate::support::{content, eventually, service};
+use streamgate::settings::Settings;
+use streamgate_agent::Request;
+
+use crate::support::{content, eventually, service, service_with, settings};
 
 #[tokio::test]
 async fn ten_thousand_random_paths_add_one_series() {
@@ -145,4 +148,29 @@ async fn pools_caches_and_the_backlog_are_on_the_page() {
         .json();
     let listed = listed["items"].as_array().unwrap().len();
     assert!((pending - listed as f64).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn requests_change_the_process_only_where_settings_allow_it() {
+    let control = |control| async move {
+        let settings = Settings {
+            control,
+            ..settings()
+        };
+        let service = service_with(settings).await;
+        let purge = Request::new("POST", "/debug/heap/tuning")
+            .header("host", "localhost")
+            .header("content-type", "application/json")
+            .body("{\"purge\":true}");
+        let reply = service.running.agent.respond(purge).await;
+        let text = String::from_utf8_lossy(reply.body()).into_owned();
+        (reply.status(), text)
+    };
+    let (status, text) = control(false).await;
+    assert_eq!(status, 404);
+    assert!(text.contains("control plane is off"), "{text}");
+    // As far as the allocator, which is jemalloc in the program and not in this test.
+    let (status, text) = control(true).await;
+    assert_eq!(status, 503);
+    assert!(text.contains("jemalloc is linked but not"), "{text}");
 }
