@@ -5,6 +5,7 @@
 )]
 
 use std::hint::black_box;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use streamgate_agent::{Agent, AgentHandle, Reply, Request};
 
@@ -12,6 +13,12 @@ use streamgate_agent::{Agent, AgentHandle, Reply, Request};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const TUNING: &str = "/debug/heap/tuning";
+
+/// The process has one jemalloc: tests that change it, or look at what it holds, take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn agent(control: bool) -> AgentHandle {
     let builder = Agent::builder("jemalloc").no_listener().recorder(0);
@@ -46,6 +53,7 @@ fn bytes(agent: &AgentHandle, kind: &str) -> Option<f64> {
 
 #[test]
 fn what_jemalloc_holds_stands_in_order_and_contains_a_block_of_ours() {
+    let _turn = turn();
     let block = black_box(vec![1_u8; 64 << 20]);
     let agent = agent(false);
     let kinds = [
@@ -100,6 +108,7 @@ fn the_control_plane_is_off_and_reading_is_not() {
 
 #[test]
 fn a_change_reaches_every_arena_and_stands_in_the_record_of_actions() {
+    let _turn = turn();
     let agent = agent(true);
     let body = "{\"dirty_decay_ms\":1234,\"muzzy_decay_ms\":-1,\"purge\":true}";
     let reply = post(&agent, "application/json; charset=utf-8", body);
@@ -120,6 +129,36 @@ fn a_change_reaches_every_arena_and_stands_in_the_record_of_actions() {
         "dirty_decay_ms=1234, muzzy_decay_ms=-1, purge"
     );
     assert_eq!(last["status"], 200);
+}
+
+#[test]
+fn a_purge_gives_back_what_was_freed_and_leaves_the_decay_times_as_they_were() {
+    let _turn = turn();
+    let agent = agent(true);
+    let json_body = "application/json";
+    let keep = post(
+        &agent,
+        json_body,
+        "{\"dirty_decay_ms\":-1,\"muzzy_decay_ms\":-1}",
+    );
+    assert_eq!(keep.status(), 200);
+    let before = json(&get(&agent, TUNING));
+    // Small enough to be kept: what exceeds 8 MiB goes to an arena that keeps nothing.
+    let blocks: Vec<Vec<u8>> = (0..64).map(|_| black_box(vec![1_u8; 1 << 20])).collect();
+    drop(blocks);
+    // An agent of its own for each reading: one takes them a second apart.
+    let resident = || bytes(&self::agent(false), "resident").unwrap();
+    let kept = resident();
+    assert_eq!(post(&agent, json_body, "{\"purge\":true}").status(), 200);
+    let left = resident();
+    assert!(
+        kept - left > 48.0 * (1 << 20) as f64,
+        "{kept} bytes before, {left} after"
+    );
+    let after = json(&get(&agent, TUNING));
+    for name in ["dirty_decay_ms", "muzzy_decay_ms"] {
+        assert_eq!(after[name], before[name]);
+    }
 }
 
 #[test]

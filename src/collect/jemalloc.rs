@@ -225,7 +225,10 @@ fn purge() -> Result<(), Unavailable> {
         for pages in [Pages::Dirty, Pages::Muzzy] {
             let name = of_arena(arena, pages);
             let failed = unavailable(word(pages));
-            let before = name.as_bytes().name().update(0_isize).map_err(&failed)?;
+            // Not `update`: that hands jemalloc one variable for the old and the new value, which then
+            // sets the old one again and purges nothing.
+            let before = read::<isize>(name.as_bytes()).map_err(&failed)?;
+            write(name.as_bytes(), 0_isize).map_err(&failed)?;
             write(name.as_bytes(), before).map_err(&failed)?;
         }
     }
