@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::code::unwind::Unwinder;
-use super::sys::heap::{self, Counts, Estimate};
+use super::sys::heap::{self, Counts};
+use crate::store::heap::Estimate;
 
 /// A sampled block.
 #[derive(Debug, Clone, Copy)]

@@ -3,27 +3,19 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::rate;
+use crate::store::heap::Estimate;
 
-/// What sampled blocks stand for among all.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Estimate {
-    pub(crate) objects: f64,
-    pub(crate) bytes: f64,
-}
-
-impl Estimate {
-    /// What one block stands for that was sampled at a mean distance of `rate` bytes: the inverse of its
-    /// chance to be sampled, 1 - e^(-size / rate), which is right for any mix of sizes.
-    pub(crate) fn of(size: u64, rate: u64) -> Self {
-        let chance = if rate <= 1 {
-            1.0
-        } else {
-            -(-(size as f64) / rate as f64).exp_m1()
-        };
-        Self {
-            objects: 1.0 / chance,
-            bytes: size as f64 / chance,
-        }
+/// What one block stands for that was sampled at a mean distance of `rate` bytes: the inverse of its
+/// chance to be sampled, 1 - e^(-size / rate), which is right for any mix of sizes.
+pub(super) fn estimate(size: u64, rate: u64) -> Estimate {
+    let chance = if rate <= 1 {
+        1.0
+    } else {
+        -(-(size as f64) / rate as f64).exp_m1()
+    };
+    Estimate {
+        objects: 1.0 / chance,
+        bytes: size as f64 / chance,
     }
 }
 
@@ -84,7 +76,7 @@ impl Lost {
     }
 
     pub(super) fn add(&self, size: u64, rate: u64) {
-        let estimate = Estimate::of(size, rate);
+        let estimate = estimate(size, rate);
         self.blocks.fetch_add(1, Ordering::Relaxed);
         self.objects.add(estimate.objects);
         self.bytes.add(estimate.bytes);

@@ -16,11 +16,11 @@ mod table;
 use std::time::Duration;
 
 use super::sampling::arena::Head;
-use crate::store::heap::Fill;
+use crate::store::heap::{Estimate, Fill};
 use crate::store::label::Mark;
 
 pub use allocator::ProfiledAllocator;
-pub(crate) use counts::{Counts, Estimate};
+pub(crate) use counts::Counts;
 
 /// Whether an allocation has passed through a [`ProfiledAllocator`] of this process.
 pub(crate) fn is_installed() -> bool {
@@ -68,7 +68,7 @@ pub(crate) struct Allocated {
 impl Allocated {
     /// What it stands for.
     pub(crate) fn estimate(&self) -> Estimate {
-        Estimate::of(self.size, self.rate)
+        counts::estimate(self.size, self.rate)
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct Live {
 impl Live {
     /// What it stands for.
     pub(crate) fn estimate(&self) -> Estimate {
-        Estimate::of(self.size, self.rate)
+        counts::estimate(self.size, self.rate)
     }
 }
 

@@ -545,7 +545,7 @@ fn too_many_samples_in_a_second_double_the_distance_and_few_halve_it() {
 fn estimates_of_all_chances_add_up_to_what_there_was() {
     let _turn = turn(1);
     let (rate, size, blocks) = (1000.0, 100.0, 1e6);
-    let estimate = Estimate::of(100, 1000);
+    let estimate = counts::estimate(100, 1000);
     let sampled = blocks * (1.0 - f64::exp(-size / rate));
     assert!((estimate.objects * sampled / blocks - 1.0).abs() < 1e-9);
     assert!((estimate.bytes - 100.0 * estimate.objects).abs() < 1e-9);
@@ -553,7 +553,7 @@ fn estimates_of_all_chances_add_up_to_what_there_was() {
         objects: 1.0,
         bytes: 5.0,
     };
-    assert_eq!(Estimate::of(5, 1), whole, "every block");
-    let certain = Estimate::of(1 << 40, 4096).objects;
+    assert_eq!(counts::estimate(5, 1), whole, "every block");
+    let certain = counts::estimate(1 << 40, 4096).objects;
     assert!((certain - 1.0).abs() < 1e-9);
 }
