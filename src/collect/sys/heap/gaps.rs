@@ -83,7 +83,8 @@ pub(super) fn choose() -> Option<Chosen> {
         }
         // In a forked child nothing may be: the ring is not mapped there.
         let chosen = reached && rate != 0 && now != 0 && !local.busy.replace(true);
-        chosen.then_some(Chosen { rate })
+        // Made only then: one that is dropped unused would end what it did not begin.
+        chosen.then(|| Chosen { rate })
     })
 }
 
