@@ -387,12 +387,25 @@ fn idles(looks: usize) {
         "| idle | all, median | sg-collect | sg-watch | sg-profile | sg-heap | least–most of all |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for (name, recorder, heap) in [
-        ("CPU at 19 Hz and the heap", 19, 512 << 10),
-        ("CPU at 19 Hz", 19, 0),
-        ("the heap", 0, 512 << 10),
-        ("nothing", 0, 0),
+    for (name, recorder, heap, has_runtime) in [
+        (
+            "CPU at 19 Hz and the heap, in a tokio runtime",
+            19,
+            512 << 10,
+            true,
+        ),
+        ("CPU at 19 Hz and the heap", 19, 512 << 10, false),
+        ("CPU at 19 Hz", 19, 0, false),
+        ("the heap", 0, 512 << 10, false),
+        ("nothing", 0, 0, false),
     ] {
+        let runtime = has_runtime.then(|| {
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .build()
+                .unwrap()
+        });
+        let _inside = runtime.as_ref().map(tokio::runtime::Runtime::enter);
         let agent = Agent::builder("idle").no_listener().recorder(recorder);
         let agent = agent.heap_sampling(heap).start().unwrap();
         idle(name, looks);

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -500,7 +501,12 @@ fn comm(tid: u32) -> Option<ThreadName> {
 
 /// Field 22 of the thread's stat: its start in clock ticks since boot.
 fn start_ticks(tid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/self/task/{tid}/stat")).ok()?;
+    let mut stat = fs::File::open(format!("/proc/self/task/{tid}/stat")).ok()?;
+    // The kernel gives it in one piece, of at most 52 numbers; to the end would take six reads, and an
+    // idle agent does little else.
+    let mut line = [0; 1200];
+    let length = stat.read(&mut line).ok()?;
+    let stat = String::from_utf8_lossy(line.get(..length)?);
     // The name in field 2 may hold anything, but field 3 begins behind its last parenthesis.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(19)?.parse().ok()
