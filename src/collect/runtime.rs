@@ -54,7 +54,8 @@ impl Runtimes {
 /// Shows the runtimes.
 ///
 /// # Cost
-/// Each 100 ms one wake-up per runtime, each second one read of its counters.
+/// A wake-up per runtime each 100 ms while it works and each second while it sleeps; each second one read of
+/// its counters.
 pub(crate) struct RuntimeSource {
     store: Arc<Store>,
     runtimes: Arc<Runtimes>,
