@@ -145,6 +145,8 @@ impl Inner {
         self.shared.store.cpu.nudge();
         self.shared.store.looks.nudge();
         self.shared.store.heap.wishes.nudge();
+        // Who waits for seconds to pass gets those that have.
+        self.shared.store.pauses.close(());
         if let Some(serving) = &self.serving {
             serving.stop(drain);
         }

@@ -8,15 +8,14 @@ use crate::store::profile::{Line, Location, Profile, to_usize};
 /// What stands for a run of them.
 pub(crate) const MARK: &str = "[runtime]";
 
-/// Paths of what is left out, and what the C library calls a thread's start by.
-const PATHS: [&str; 6] = [
-    "std::",
-    "core::",
-    "alloc::",
-    "tokio::runtime::",
-    "tokio::task::",
-    "tokio::loom::",
+/// Crates that are left out, where not all of one, then the modules that are.
+const CRATES: [(&str, &[&str]); 4] = [
+    ("std", &[]),
+    ("core", &[]),
+    ("alloc", &[]),
+    ("tokio", &["runtime", "task", "loom"]),
 ];
+/// What the C library calls a thread's start by.
 const STARTS: [&str; 5] = [
     "_start",
     "__libc_start_main",
@@ -66,9 +65,12 @@ fn end<T>(run: &mut Vec<T>, inner: bool, parts: &mut Vec<Shown<T>>) {
 
 /// Whether a function is of the standard library or of the scheduler, or the C library's way into them.
 fn is_runtime(name: &str) -> bool {
-    let path = name.trim_start_matches(['<', '&']);
-    PATHS.iter().any(|start| path.starts_with(start))
-        || STARTS.contains(&name)
+    let mut path = name.trim_start_matches(['<', '&']).split("::");
+    let (of, module) = (path.next(), path.next());
+    CRATES.iter().any(|(name, modules)| {
+        let is_whole = modules.is_empty();
+        of == Some(name) && module.is_some_and(|it| is_whole || modules.contains(&it))
+    }) || STARTS.contains(&name)
         || name.starts_with("__rust_")
         || name.starts_with("[libc.so")
 }

@@ -27,6 +27,8 @@ struct State<W, A> {
     places: Vec<Place<W, A>>,
     /// Wishes came or went since whoever waits last woke, who may have looked before.
     news: bool,
+    /// What all get once nobody works for them any more.
+    closed: Option<A>,
 }
 
 struct Place<W, A> {
@@ -65,6 +67,7 @@ impl<W: Clone, A: Clone> Board<W, A> {
             next_id: 0,
             places: Vec::new(),
             news: false,
+            closed: None,
         };
         Self {
             state: Mutex::new(state),
@@ -85,11 +88,12 @@ impl<W: Clone, A: Clone> Board<W, A> {
         }
         let id = state.next_id;
         state.next_id += 1;
+        let answer = state.closed.clone().map(Outcome::Answered);
         state.places.push(Place {
             id,
             wish,
             deadline,
-            answer: None,
+            answer,
             waker: None,
         });
         self.tell(state);
@@ -121,6 +125,12 @@ impl<W: Clone, A: Clone> Board<W, A> {
     /// Answers a wish; nothing happens if its reader has left.
     pub(crate) fn answer(&self, id: u64, answer: A) {
         self.finish(|place| place.id == id, &Outcome::Answered(answer));
+    }
+
+    /// Answers all wishes so, those that wait and those to come: nobody works for them any more.
+    pub(crate) fn close(&self, answer: A) {
+        lock(&self.state).closed = Some(answer.clone());
+        self.finish(|_| true, &Outcome::Answered(answer));
     }
 
     /// Ends the waiting of readers whose deadline has passed.
@@ -241,6 +251,17 @@ mod tests {
 
     fn poll<W, A: Clone>(demand: &mut Demand<W, A>) -> Poll<Outcome<A>> {
         Pin::new(demand).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_closed_board_answers_who_waits_and_who_comes_later_at_once() {
+        let board = Arc::new(Board::<u8, u8>::new(2));
+        let mut early = board.ask(1, later()).unwrap();
+        board.close(7);
+        assert_eq!(poll(&mut early), Poll::Ready(Outcome::Answered(7)));
+        let mut late = board.ask(2, later()).unwrap();
+        assert_eq!(poll(&mut late), Poll::Ready(Outcome::Answered(7)));
+        assert_eq!(board.open(), []);
     }
 
     #[test]

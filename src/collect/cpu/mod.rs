@@ -290,10 +290,8 @@ impl CpuCollector {
             self.halt();
         }
         self.readers.clear();
-        for (id, _) in self.store.cpu.open() {
-            let why = Unavailable("the agent is stopping".to_owned());
-            self.store.cpu.answer(id, Err(why.into()));
-        }
+        let why = Unavailable("the agent is stopping".to_owned());
+        self.store.cpu.close(Err(why.into()));
         for (id, addresses) in self.store.names.open() {
             let none = vec![None; addresses.len()];
             self.store.names.answer(id, none.into());

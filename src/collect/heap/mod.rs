@@ -353,11 +353,8 @@ impl HeapCollector {
 
     /// Turns away whoever waits; with the last agent sampling ends.
     pub(crate) fn stop(&mut self) {
-        let wishes = &self.store.heap.wishes;
-        for (id, _) in wishes.open() {
-            let why = Unavailable("the agent is stopping".to_owned());
-            wishes.answer(id, Err(why.into()));
-        }
+        let why = Unavailable("the agent is stopping".to_owned());
+        self.store.heap.wishes.close(Err(why.into()));
         self.answers.finish();
     }
 }

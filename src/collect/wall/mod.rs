@@ -306,10 +306,8 @@ impl WallCollector {
     pub(crate) fn stop(&mut self) {
         self.asker = None;
         self.readers.clear();
-        let looks = &self.store.looks;
-        for (id, _) in looks.open() {
-            looks.answer(id, Err(Unavailable("the agent is stopping".to_owned())));
-        }
+        let why = Unavailable("the agent is stopping".to_owned());
+        self.store.looks.close(Err(why));
         self.answers.finish();
     }
 }
