@@ -260,7 +260,7 @@ def go_heap(pprof, agent, folder):
 def go_pprof(pprof, agent, folder):
     go_top(pprof)
     saved = folder / "base.pb.gz"
-    saved.write_bytes(get(f"{agent}/debug/pprof/profile?seconds=8")[2])
+    saved.write_bytes(get(f"{agent}/debug/pprof/profile?seconds=10&hz=250")[2])
     go_list(pprof, saved)
     go_traces(pprof, saved)
     go_tags(pprof, saved, "thread", ["sg-db-read"])
