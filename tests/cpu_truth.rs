@@ -25,7 +25,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use sampling::{agent, ask, burn, during, named, own_cpu, serial, spin, take, tick, tolerance};
-use streamgate_agent::bench_door::cpu_signals;
+use streamgate_agent::bench_door::{cpu_signals, on_own_thread};
 
 /// Threads by name, parts of the whole and kind of work.
 type Split = &'static [(&'static str, u32, fn(Duration) -> Duration)];
@@ -299,6 +299,40 @@ fn short_threads_are_covered() {
         };
         assert!((1..=3).any(is_right), "none of three windows of {kind:?}");
     }
+}
+
+/// What a profile says that it saw of the host's time, while the host burns 1 s and short threads of the
+/// agent's as much.
+fn coverage_beside_the_agents_threads() -> f64 {
+    let agent = agent();
+    let (profile, ()) = during(
+        &agent,
+        99,
+        || (),
+        |()| {
+            let steady = named("steady", || burn(Duration::from_secs(1)));
+            for _ in 0..50 {
+                let own = || on_own_thread(|| burn(Duration::from_millis(20)));
+                named("sg-symbols", own).join().unwrap();
+            }
+            steady.join().unwrap();
+        },
+    );
+    let said = profile.comments.iter();
+    let mut said = said.filter_map(|line| line.strip_prefix("coverage "));
+    let (share, _) = said.next().unwrap().split_once(':').unwrap();
+    share.parse().unwrap()
+}
+
+#[test]
+fn short_threads_of_the_agents_are_no_part_of_the_hosts_time() {
+    let _turn = serial();
+    let is_right = |window| {
+        let coverage = coverage_beside_the_agents_threads();
+        eprintln!("window {window}: {coverage:.3}");
+        (0.95..=1.05).contains(&coverage)
+    };
+    assert!((1..=3).any(is_right), "in none of three windows");
 }
 
 /// The kernel's list of this process's timers: whom each of them signals.

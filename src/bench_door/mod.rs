@@ -13,7 +13,7 @@ pub use crate::catalog::Metric;
 #[cfg(all(feature = "profiling", target_os = "linux"))]
 pub use steps::{
     CopiedStacks, HeapBlock, HeapCounts, HeapStacks, Names, StackCost, handler_costs, heap_counts,
-    heap_is_installed, heap_live, leave_out_this_thread, set_heap_rate,
+    heap_is_installed, heap_live, leave_out_this_thread, on_own_thread, set_heap_rate,
 };
 
 #[cfg(all(feature = "profiling", target_os = "linux"))]

@@ -11,6 +11,11 @@ pub use heap::{
 use crate::config;
 use crate::error::Error;
 
+/// Does work as one of the agent's threads does, on a thread that is named like one.
+pub fn on_own_thread<T>(work: impl FnOnce() -> T) -> T {
+    crate::collect::cpu::on_own_thread(work)
+}
+
 /// Stacks as the sampling handler copied them, to be followed again and again.
 #[derive(Debug)]
 pub struct CopiedStacks(crate::collect::cpu::steps::Copies);

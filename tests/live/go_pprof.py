@@ -59,6 +59,10 @@ def amount(text):
     return float(number) * UNITS[unit]
 
 
+# Every node, for a view's sum is of the nodes that it shows.
+ALL = ("-nodecount=1000000", "-nodefraction=0")
+
+
 def shown_and_total(text):
     """How much of the samples a view shows, and how many there are."""
     found = re.search(r"^Showing nodes accounting for (\S+), .* of (\S+) total", text, re.MULTILINE)
@@ -120,7 +124,7 @@ def go_tags(pprof, saved, tag, expected, *column):
         fail(f"-tags: {tag} has {values}, without {missing}")
     focus = max(values, key=values.get)
     pattern = f"{tag}=^{re.escape(focus)}$"
-    focused = pprof.view("-top", *column, f"-tagfocus={pattern}", profile=saved)
+    focused = pprof.view("-top", *ALL, *column, f"-tagfocus={pattern}", profile=saved)
     shown, total = shown_and_total(focused)
     if not 0 < shown < total or abs(shown - values[focus]) > 0.02 * total:
         fail(f"-tagfocus={pattern} shows {shown} of {total} instead of {values[focus]}")

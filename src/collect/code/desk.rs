@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::symbols::{Patience, Symbolised, Symboliser};
 use crate::catalog::families;
-use crate::collect::heap::leave_out_this_thread;
+use crate::collect::cpu::on_own_thread;
 use crate::config;
 use crate::store::Store;
 use crate::store::metrics::Counter;
@@ -57,10 +57,7 @@ impl Answering {
         if self.threads.len() < config::PROFILE_READERS {
             let (desk, inside) = (Arc::clone(&self.desk), Arc::clone(&work));
             let thread = thread::Builder::new().name("sg-symbols".to_owned());
-            let inside = move || {
-                leave_out_this_thread();
-                inside(&desk);
-            };
+            let inside = move || on_own_thread(|| inside(&desk));
             if let Ok(thread) = thread.spawn(inside) {
                 self.threads.push(thread);
                 return;

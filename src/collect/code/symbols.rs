@@ -12,7 +12,7 @@ use std::time::Instant;
 use super::dwarf::{self, Frame, Frames};
 use super::elf::{self, Elf};
 use super::modules::{Module, modules};
-use crate::collect::heap::leave_out_this_thread;
+use crate::collect::cpu::on_own_thread;
 use crate::config::sampling;
 use crate::store::profile::{Function, Mapping};
 use crate::store::symbols::{Symbol, Symbols};
@@ -305,11 +305,7 @@ fn lines(module: &Module, elf: &Elf, patience: &Patience<'_>) -> (Frames, Option
     let read = || dwarf::frames(path, &elf.addresses, || patience.over());
     let frames = thread::scope(|scope| {
         let inside = thread::Builder::new().name("sg-symbols".to_owned());
-        let left_out = || {
-            leave_out_this_thread();
-            read()
-        };
-        match inside.spawn_scoped(scope, left_out) {
+        match inside.spawn_scoped(scope, || on_own_thread(read)) {
             Ok(inside) => inside.join().unwrap_or_else(|panic| resume_unwind(panic)),
             Err(_) => read(),
         }

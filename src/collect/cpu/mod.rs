@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::heap::leave_out_this_thread;
 use crate::config::{Config, SampleRate, sampling};
 use crate::store::label::{LabelSet, Mark};
 use crate::store::metrics::unix_nanos_now;
@@ -616,6 +617,16 @@ pub(crate) fn signals() -> Option<[u64; 3]> {
 /// The running thread has just started: it is sampled from its first tick on, if anything is.
 pub(crate) fn thread_started() {
     engine::thread_started();
+}
+
+/// Does work on a thread that the agent has started for it: neither its time nor what it allocates is the
+/// host's, however soon it ends.
+pub(crate) fn on_own_thread<T>(work: impl FnOnce() -> T) -> T {
+    leave_out_this_thread();
+    engine::thread_started();
+    let done = work();
+    engine::own_thread_ends();
+    done
 }
 
 #[cfg(test)]

@@ -244,6 +244,9 @@ pub(super) fn signals() -> Option<[u64; 3]> {
 /// This engine's one timer is the process's, for threads of any age.
 pub(super) fn thread_started() {}
 
+/// Threads are not told apart here.
+pub(super) fn own_thread_ends() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -52,3 +52,6 @@ pub(super) fn signals() -> Option<[u64; 3]> {
 
 /// Nothing is sampled.
 pub(super) fn thread_started() {}
+
+/// Threads are not told apart here.
+pub(super) fn own_thread_ends() {}

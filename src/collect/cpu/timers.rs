@@ -336,6 +336,13 @@ pub(super) fn thread_started() {
     }
 }
 
+/// The running thread is the agent's own and ends now.
+pub(super) fn own_thread_ends() {
+    if let Some(sampler) = Sampler::get() {
+        sampler.farewell();
+    }
+}
+
 /// CPU time of the process without the agent's own threads, which are not sampled.
 pub(super) fn clocks() -> Clocks {
     let process = timer::process_cpu();

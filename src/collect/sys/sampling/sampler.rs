@@ -201,7 +201,22 @@ impl Sampler {
         }
     }
 
-    /// The running thread, which has just started, has a timer of its own at once.
+    /// The running thread is the agent's own and ends now: its time is none of the host's, however short
+    /// it was for the watcher to meet it.
+    pub(crate) fn farewell(&self) {
+        let tid = timer::current_tid();
+        let used = timer::thread_cpu(tid).map_or(0, whole_nanos);
+        match self.records.of(tid) {
+            // Added when the watcher finds that the thread has ended.
+            Some((_, record)) => record.cpu_nanos.store(used, Ordering::Relaxed),
+            None => {
+                self.ended_nanos.fetch_add(used, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The running thread, which has just started, has a timer of its own at once, or is left out if it
+    /// is the agent's.
     pub(crate) fn welcome(&self) {
         let is_off = self.alive.load(Ordering::Relaxed) != 1 || self.period().is_zero();
         let tid = timer::current_tid();
@@ -211,14 +226,13 @@ impl Sampler {
             return;
         }
         let name = timer::current_name();
-        if records::is_agents_own(&name) {
-            return;
-        }
         // As for a handler: whoever stops sampling waits until the timer is known.
         self.running.fetch_add(1, Ordering::AcqRel);
         if let Some((number, record)) = self.records.claim(tid) {
             record.set_name(name);
-            if self.arm(number, record).is_err() {
+            if records::is_agents_own(&name) {
+                self.records.leave_out(number);
+            } else if self.arm(number, record).is_err() {
                 self.records.release(record);
             }
         }
