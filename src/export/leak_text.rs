@@ -55,10 +55,10 @@ fn name(site: &Site) -> String {
         return "a stack that is no longer held".to_owned();
     };
     let function = function.escape_debug();
-    match site.stack.iter().position(is_own) {
-        Some(place) if place > 0 => {
-            let own = site.stack.get(place).map_or("", |frame| &frame.function);
-            format!("{function}, for {}", own.escape_debug())
+    let mut frames = site.stack.iter().enumerate();
+    match frames.find(|(_, frame)| is_own(frame)) {
+        Some((place, own)) if place > 0 => {
+            format!("{function}, for {}", own.function.escape_debug())
         }
         _ => function.to_string(),
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::store::profile::{Line, Location, Profile, to_usize};
+use crate::store::profile::{Profile, to_usize};
 
 /// What stands for a run of them.
 pub(crate) const MARK: &str = "[runtime]";
@@ -100,24 +100,13 @@ pub(crate) fn without(profile: &Profile) -> Profile {
             };
             *places.entry(key).or_insert_with(|| match key {
                 None => out.add_mark(MARK),
-                Some(function) => add(&mut out, function),
+                Some(function) => out.add_location(function),
             })
         });
         sample.stack = parts.collect();
     }
     out.samples = samples;
     out
-}
-
-fn add(profile: &mut Profile, function: Option<u32>) -> u32 {
-    let place = u32::try_from(profile.locations.len()).unwrap_or(u32::MAX);
-    let line = function.map(|function| Line { function, line: 0 });
-    profile.locations.push(Location {
-        address: 0,
-        mapping: None,
-        lines: line.into_iter().collect(),
-    });
-    place
 }
 
 #[cfg(test)]

@@ -268,14 +268,19 @@ impl Profile {
 
     /// Adds a location that stands for something without code, and returns its place.
     pub(crate) fn add_mark(&mut self, name: &str) -> u32 {
-        let next = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
-        let function = next(self.functions.len());
+        let function = u32::try_from(self.functions.len()).unwrap_or(u32::MAX);
         self.functions.push(Function::named(name));
-        let place = next(self.locations.len());
+        self.add_location(Some(function))
+    }
+
+    /// Adds a location without an address in a function, or in none that is known, and returns its place.
+    pub(crate) fn add_location(&mut self, function: Option<u32>) -> u32 {
+        let place = u32::try_from(self.locations.len()).unwrap_or(u32::MAX);
+        let line = function.map(|function| Line { function, line: 0 });
         self.locations.push(Location {
             address: 0,
             mapping: None,
-            lines: vec![Line { function, line: 0 }],
+            lines: line.into_iter().collect(),
         });
         place
     }
