@@ -261,10 +261,19 @@ def go_heap(pprof, agent, folder):
           f"of {in_use} bytes in use")
 
 
+def go_coverage(pprof, saved):
+    """However the load keeps step with the kernel's tick, the profile holds the CPU time that was used."""
+    found = re.search(r"^coverage ([\d.]+): .*", pprof.view("-comments", profile=saved), re.MULTILINE)
+    if not found or not 0.9 <= float(found.group(1)) <= 1.1:
+        fail(f"the profile says of itself: {found and found.group()}")
+    print(f"go tool pprof -comments: {found.group()}")
+
+
 def go_pprof(pprof, agent, folder):
     go_top(pprof)
     saved = folder / "base.pb.gz"
     saved.write_bytes(get(f"{agent}/debug/pprof/profile?seconds=10&hz=250")[2])
+    go_coverage(pprof, saved)
     go_list(pprof, saved)
     go_traces(pprof, saved)
     go_tags(pprof, saved, "thread", ["sg-db-read"])

@@ -124,6 +124,13 @@ impl Profile {
         self.sum(|stack| stack.labels.get(key).is_some_and(|held| held == value))
     }
 
+    /// Samples that no signal stood for, as the comments say.
+    pub(crate) fn unseen(&self) -> f64 {
+        let mut lines = self.comments.iter();
+        let unseen = lines.find_map(|line| line.split_once(" samples were due of threads"));
+        unseen.map_or(0.0, |(number, _)| number.parse().unwrap())
+    }
+
     /// What the comments say was lost for a reason.
     pub(crate) fn lost(&self, reason: &str) -> u64 {
         let lines = self.comments.iter();

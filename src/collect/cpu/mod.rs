@@ -61,6 +61,15 @@ pub(crate) trait CpuEngine: Send {
         self.start(rate)
     }
 
+    /// Goes on at the same rate, and all that was sampled goes to the sink, as where it changes.
+    ///
+    /// # Errors
+    /// As for [`retune`](Self::retune).
+    fn settle(&mut self, sink: &mut Sink<'_>) -> Result<(), Unavailable> {
+        self.drain(sink);
+        Ok(())
+    }
+
     /// Hands over what was sampled since the last time.
     fn drain(&mut self, sink: &mut Sink<'_>);
 
@@ -114,6 +123,16 @@ impl Sink<'_> {
         self.taken.recorded += u64::from(weight);
         *self.taken.by_set.entry(mark.set).or_default() += u64::from(weight);
         lock(&self.store.samples.windows).add(stack, thread, mark, weight);
+    }
+
+    /// Takes samples that are due of a thread without that its stack was seen: they stand with what was
+    /// seen of threads of that name last.
+    pub(crate) fn unseen(&mut self, thread: &str, samples: u32) {
+        self.taken.recorded += u64::from(samples);
+        let mut windows = lock(&self.store.samples.windows);
+        for (set, weight) in windows.add_unseen(thread, samples) {
+            *self.taken.by_set.entry(set).or_default() += u64::from(weight);
+        }
     }
 
     /// Notes that this many of the samples were deeper than is kept.
@@ -188,6 +207,15 @@ impl Reader {
     fn end(&self) -> Instant {
         self.start + self.duration
     }
+}
+
+/// Why the open bucket has to end now.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// The window of somebody who waits begins or ends.
+    for_reader: bool,
+    /// Somebody asks for the past that it belongs to.
+    touched: bool,
 }
 
 /// Between two looks at the clock when nothing is due: wishes end the wait, but readers that nobody
@@ -265,7 +293,11 @@ impl CpuCollector {
         self.readers = staying;
         self.readers.extend(newcomers);
         let touched = past.iter().any(|(_, wish)| self.is_open_in(wish.span, now));
-        let edge = self.follow(now, !due.is_empty() || !came.is_empty() || touched);
+        let cut = Cut {
+            for_reader: !due.is_empty() || !came.is_empty(),
+            touched,
+        };
+        let edge = self.follow(now, cut);
         for reader in &mut self.readers {
             if came.contains(&reader.id) {
                 reader.start = edge;
@@ -333,22 +365,24 @@ impl CpuCollector {
 
     /// Makes the engine run as it is wished for and ends the bucket where it must end. Returns when
     /// the open bucket began if it is a new one, else `now`.
-    fn follow(&mut self, now: Instant, cut: bool) -> Instant {
+    fn follow(&mut self, now: Instant, cut: Cut) -> Instant {
         let wished = self.wished(now);
         let rate = wished.map(|rate| self.governor.allowed(rate));
         let slowed = rate != wished;
         let edge = match (self.run, rate) {
             (None, None) => return now,
             (None, Some(rate)) => return self.begin(rate, slowed, now),
-            (Some(_), None) => {
-                self.cut(now, slowed);
+            (Some(run), None) => {
+                let edge = self.retune(run.rate, slowed, now);
                 self.halt();
-                return now;
+                return edge;
             }
-            (Some(run), Some(rate)) if rate != run.rate => self.retune(rate, slowed, now),
+            (Some(run), Some(rate)) if rate != run.rate || cut.for_reader => {
+                self.retune(rate, slowed, now)
+            }
             (Some(run), Some(_)) => {
                 let full = now.saturating_duration_since(run.start) >= sampling::BUCKET;
-                if cut || full {
+                if cut.touched || full {
                     self.cut(now, slowed);
                 } else if now.saturating_duration_since(run.drained) >= self.engine.interval() {
                     self.drain(now);
@@ -385,14 +419,18 @@ impl CpuCollector {
         }
     }
 
-    /// Ends sampling at one rate and goes on at another.
+    /// Ends sampling at one rate and goes on at another, or at the same one with nothing left over.
     fn retune(&mut self, rate: SampleRate, slowed: bool, now: Instant) -> Instant {
         let before = Instant::now();
         let mut sink = Sink {
             store: &self.store,
             taken: Drained::default(),
         };
-        let tuned = self.engine.retune(rate, &mut sink);
+        let tuned = if self.run.is_some_and(|run| run.rate == rate) {
+            self.engine.settle(&mut sink)
+        } else {
+            self.engine.retune(rate, &mut sink)
+        };
         let taken = sink.taken;
         let edge = now + before.elapsed();
         self.took(&taken, edge);

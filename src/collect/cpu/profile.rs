@@ -10,7 +10,7 @@ use crate::store::label::Trace;
 use crate::store::profile::{
     Accounting, CPU, Label, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID, Sample, THREAD, TRACE_ID,
 };
-use crate::store::stacks::{OVERFLOW, TRUNCATED, TRUNCATED_NAME};
+use crate::store::stacks::{LOST_NAME, OVERFLOW, TRUNCATED, TRUNCATED_NAME};
 use crate::store::windows::{Window, WindowStack};
 
 /// Addresses that have no code behind them, and what they are called.
@@ -186,6 +186,13 @@ fn comments(window: &Window, accounting: &Accounting, taken: Taken) -> Vec<Strin
         out.push(format!(
             "{:.0} % of the CPU time is missing from this profile{cause}; nothing was scaled up",
             100.0 * (1.0 - coverage)
+        ));
+    }
+    if window.unseen > 0 {
+        out.push(format!(
+            "{} samples were due of threads that no tick had met yet: they have the latest stacks of \
+             threads of that name, or {LOST_NAME}",
+            window.unseen
         ));
     }
     for (reason, samples) in &accounting.lost {

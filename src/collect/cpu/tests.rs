@@ -190,7 +190,7 @@ fn second_reader_shares_the_window() {
     bench.turn(0, 0);
     let mut second = bench.wish(100, 1900);
     bench.turn(1000, 10);
-    bench.turn(2000, 20);
+    bench.turn(2010, 20);
     assert!(answer(&mut second).is_none());
     bench.turn(3050, 40);
     let (first, second) = (profile(&mut first), profile(&mut second));

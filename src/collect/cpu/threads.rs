@@ -467,6 +467,22 @@ fn give_back(sampler: &Sampler, record: &Record) {
     sampler.records.release(record);
 }
 
+/// The threads of which samples are due that no signal stands for, whether they block the signal, and how
+/// many samples; no timer may be in service.
+pub(super) fn unseen(
+    sampler: &Sampler,
+    period: Duration,
+) -> impl Iterator<Item = (&Record, bool, u32)> {
+    sampler.records.armed().filter_map(move |record| {
+        let unseen = sampler.unseen(record, period);
+        let blocks = || {
+            let blocked = blocked_by(record.tid());
+            blocked.is_some_and(|mask| signal::is_in(mask, sampler.signal))
+        };
+        (unseen > 0).then(|| (record, blocks(), unseen))
+    })
+}
+
 /// CPU time of a thread that is left out; as it was last seen if the thread has ended.
 pub(super) fn exempt_cpu(record: &Record) -> Duration {
     if let Some(now) = timer::thread_cpu(record.tid()) {

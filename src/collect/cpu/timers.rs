@@ -122,15 +122,19 @@ impl CpuEngine for Engine {
             return Err(why);
         }
         let sampler = running.sampler;
-        running.rate = rate;
-        threads::disarm(sampler);
-        sampler.set_period(Duration::ZERO);
-        wait_for_handlers(sampler, HANDLERS_SOON);
-        self.drain(sink);
+        self.disarm(sink);
+        if let Some(running) = &mut self.running {
+            running.rate = rate;
+        }
         sampler.set_period(rate.period());
         fence(Ordering::SeqCst);
         threads::arm(sampler);
         Ok(())
+    }
+
+    fn settle(&mut self, sink: &mut Sink<'_>) -> Result<(), Unavailable> {
+        let rate = self.running.as_ref().map(|running| running.rate);
+        rate.map_or(Ok(()), |rate| self.retune(rate, sink))
     }
 
     fn drain(&mut self, sink: &mut Sink<'_>) {
@@ -198,6 +202,27 @@ impl CpuEngine for Engine {
         let each = u64::from(running.rate.hz()).min(ticks);
         let per_second = each * u64::try_from(cores).unwrap_or(u64::MAX);
         Duration::from_millis(1000 * part / per_second.max(1)).clamp(DRAIN, sampling::BUCKET)
+    }
+}
+
+impl Engine {
+    /// Takes the timers out of service and hands over all that is due by now.
+    fn disarm(&mut self, sink: &mut Sink<'_>) {
+        let Some(running) = &self.running else {
+            return;
+        };
+        let (sampler, period) = (running.sampler, running.rate.period());
+        threads::disarm(sampler);
+        sampler.set_period(Duration::ZERO);
+        wait_for_handlers(sampler, HANDLERS_SOON);
+        self.drain(sink);
+        for (record, blocks, unseen) in threads::unseen(sampler, period) {
+            if blocks {
+                sink.lost("signal_blocked", unseen.into());
+            } else {
+                sink.unseen(&String::from_utf8_lossy(trimmed(&record.name())), unseen);
+            }
+        }
     }
 }
 

@@ -73,10 +73,19 @@ pub(super) fn sample(sampler: &Sampler, info: *mut libc::siginfo_t, context: *mu
     if cookie == Cookie::PROCESS {
         return unmet_thread(sampler, registers);
     }
-    let off = sampler.period_nanos.load(Ordering::Relaxed) == 0;
+    let period_nanos = sampler.period_nanos.load(Ordering::Relaxed);
+    let off = period_nanos == 0;
     let record = sampler.records.get(cookie.number, cookie.generation);
-    let bonus = record.map_or(0, |record| record.bonus.swap(0, Ordering::Relaxed));
-    let weight = weight.saturating_add(bonus);
+    let late = record.filter(|record| !off && record.late_nanos.load(Ordering::Relaxed) > 0);
+    let late = late.map_or(0, |record| {
+        let nanos = record.late_nanos.swap(0, Ordering::Relaxed);
+        sampler.late_shares.take(nanos, period_nanos)
+    });
+    let weight = weight.saturating_add(late);
+    if let Some(record) = record {
+        let signalled = &record.signalled;
+        signalled.fetch_add(weight.into(), Ordering::Relaxed);
+    }
     counts.fired.fetch_add(u64::from(weight), Ordering::Relaxed);
     let lost = match record {
         _ if off => &counts.lost_off,

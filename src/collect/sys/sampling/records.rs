@@ -56,8 +56,12 @@ pub(crate) struct Record {
     /// The thread's start in clock ticks since boot: with the id it names a thread for good. 0 while
     /// only the thread itself has met it.
     pub(crate) started: AtomicU64,
-    /// Weight that the next sample gets on top: see `Sampler::set`.
-    pub(crate) bonus: AtomicU32,
+    /// CPU time that the next sample stands for beside its own: see `Sampler::arm`.
+    pub(super) late_nanos: AtomicU64,
+    /// The thread's CPU time at which the timer expires first since it was set.
+    pub(super) first_nanos: AtomicU64,
+    /// Samples that its signals stood for since then.
+    pub(super) signalled: AtomicU64,
     /// Sampled since the watcher last looked.
     pub(crate) seen: AtomicBool,
     name: [AtomicU64; 2],
@@ -220,8 +224,14 @@ impl Records {
             word.store(0, Ordering::Relaxed);
         }
         record.started.store(0, Ordering::Relaxed);
-        record.bonus.store(0, Ordering::Relaxed);
-        record.cpu_nanos.store(0, Ordering::Relaxed);
+        for word in [
+            &record.late_nanos,
+            &record.first_nanos,
+            &record.signalled,
+            &record.cpu_nanos,
+        ] {
+            word.store(0, Ordering::Relaxed);
+        }
         record.seen.store(false, Ordering::Relaxed);
         record.state.store(CLAIMED, Ordering::Release);
         self.held.insert(place);

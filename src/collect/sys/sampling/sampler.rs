@@ -76,7 +76,7 @@ pub(crate) struct Sampler {
     /// Threads that may have a timer at once.
     pub(crate) allowed: usize,
     pub(super) unmet_shares: Shares,
-    bonus_shares: Shares,
+    pub(super) late_shares: Shares,
     random: AtomicU64,
 }
 
@@ -126,7 +126,7 @@ impl Sampler {
             ended_nanos: AtomicU64::new(0),
             allowed: timer::allowed(),
             unmet_shares: Shares::default(),
-            bonus_shares: Shares::default(),
+            late_shares: Shares::default(),
             random: AtomicU64::new(u64::from(timer::current_tid()) | 1),
         })
     }
@@ -165,6 +165,10 @@ impl Sampler {
 
     /// Arms a claimed record's timer.
     ///
+    /// The kernel looks at CPU clocks on its ticks, half a tick late on average, so a thread ends
+    /// with half a tick unseen. The first sample therefore stands for half a tick more. What is unseen
+    /// of a thread that goes on is known: see [`unseen`](Self::unseen).
+    ///
     /// # Errors
     /// The kernel's; the record stays claimed.
     pub(crate) fn arm(&self, number: u32, record: &Record) -> std::io::Result<()> {
@@ -174,22 +178,25 @@ impl Sampler {
         };
         let timer = timer::create_for_thread(record.tid(), self.signal, cookie)?;
         record.arm(timer);
+        let late = whole_nanos(timer::tick()) / 2;
+        record.late_nanos.store(late, Ordering::Relaxed);
         self.set(record, timer);
         Ok(())
     }
 
     /// Puts a record's timer into service at a random phase.
-    ///
-    /// The kernel looks at CPU clocks on its ticks, half a tick late on average, so a thread ends
-    /// with half a tick unseen. The first sample therefore stands for half a tick more: the sum is
-    /// true for threads that end and for those that go on.
     pub(crate) fn set(&self, record: &Record, timer: i32) {
         let mut period = self.period();
         while !period.is_zero() {
-            let late = whole_nanos(timer::tick()) / 2;
-            let bonus = self.bonus_shares.take(late, whole_nanos(period));
-            record.bonus.store(bonus, Ordering::Relaxed);
-            timer::set(timer, self.random_first(period), period);
+            let Some(used) = timer::thread_cpu(record.tid()) else {
+                return;
+            };
+            let first = used + self.random_first(period);
+            record.signalled.store(0, Ordering::Relaxed);
+            record
+                .first_nanos
+                .store(whole_nanos(first), Ordering::Relaxed);
+            timer::set_at(timer, first, period);
             // Another thread may have changed the period and been here before: the last word must be
             // the new one.
             fence(Ordering::SeqCst);
@@ -199,6 +206,20 @@ impl Sampler {
             }
             period = now;
         }
+    }
+
+    /// Samples that are due of a thread whose timer was set at this period, without a signal that stands
+    /// for them; to be asked when the timer is out of service.
+    ///
+    /// The signal comes at the next tick that meets the thread, be it seconds later: a thread that is
+    /// called in step with the tick is met by none. Until then the timer counts on by itself.
+    pub(crate) fn unseen(&self, record: &Record, period: Duration) -> u32 {
+        let first = record.first_nanos.load(Ordering::Relaxed);
+        let used = timer::thread_cpu(record.tid()).map_or(0, whole_nanos);
+        let beyond = used.checked_sub(first).filter(|_| first > 0);
+        let due = beyond.map_or(0, |beyond| 1 + beyond / whole_nanos(period).max(1));
+        let unseen = due.saturating_sub(record.signalled.load(Ordering::Relaxed));
+        u32::try_from(unseen).unwrap_or(u32::MAX)
     }
 
     /// The running thread is the agent's own and ends now: its time is none of the host's, however short

@@ -104,13 +104,23 @@ fn create(clock: i64, notify: i32, tid: i32, signal: i32, cookie: Cookie) -> io:
 ///
 /// Says whether the kernel took it.
 pub(crate) fn set(timer: i32, first: Duration, period: Duration) -> bool {
+    set_time(timer, 0, first, period)
+}
+
+/// The same with the first signal at a time of the timer's clock.
+pub(crate) fn set_at(timer: i32, first: Duration, period: Duration) -> bool {
+    set_time(timer, libc::TIMER_ABSTIME, first, period)
+}
+
+fn set_time(timer: i32, flags: i32, first: Duration, period: Duration) -> bool {
     let spec = libc::itimerspec {
         it_interval: timespec(period),
         it_value: timespec(first),
     };
     let none = std::ptr::null_mut::<libc::itimerspec>();
     // SAFETY: `spec` is a live local; a null old value is allowed.
-    let result = unsafe { libc::syscall(libc::SYS_timer_settime, timer, 0, &raw const spec, none) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_timer_settime, timer, flags, &raw const spec, none) };
     result == 0
 }
 

@@ -14,6 +14,8 @@ use super::profile::{Slice, push_time, to_usize};
 use super::recorder::HeldSpan;
 use super::stacks::{self, Interned, Limits, OVERFLOWED};
 
+mod unseen;
+
 /// How much the recorder may hold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WindowLimits {
@@ -56,6 +58,7 @@ struct Open {
     weights: HashMap<Key, u32>,
     lost: BTreeMap<&'static str, u64>,
     truncated: u64,
+    unseen: u64,
 }
 
 /// When a bucket was filled and what its samples mean.
@@ -89,6 +92,7 @@ struct Bucket {
     entries: Box<[Entry]>,
     lost: BTreeMap<&'static str, u64>,
     truncated: u64,
+    unseen: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +143,8 @@ pub(crate) struct Window {
     pub(crate) expected: Option<u64>,
     pub(crate) lost: BTreeMap<&'static str, u64>,
     pub(crate) truncated: u64,
+    /// Samples that were due although nobody saw their stack.
+    pub(crate) unseen: u64,
     /// How long the rate was lower than wished for.
     pub(crate) slowed: Duration,
 }
@@ -236,6 +242,7 @@ impl Windows {
             entries: entries.collect(),
             lost: open.lost,
             truncated: open.truncated,
+            unseen: open.unseen,
         };
         self.bytes += bucket.bytes();
         self.buckets.push_back(bucket);
@@ -305,6 +312,7 @@ impl Windows {
             expected: None,
             lost: BTreeMap::new(),
             truncated: 0,
+            unseen: 0,
             slowed: Duration::ZERO,
         };
         let mut sums: HashMap<Key, Sum> = HashMap::new();
@@ -338,6 +346,7 @@ impl Windows {
                 *window.lost.entry(reason).or_default() += samples;
             }
             window.truncated += bucket.truncated;
+            window.unseen += bucket.unseen;
             for entry in &bucket.entries {
                 let weight = u64::from(entry.weight);
                 let sum = sums.entry(untraced(entry.key)).or_default();
@@ -445,12 +454,12 @@ fn whole_nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const MANY: Limits = Limits {
+    pub(super) const MANY: Limits = Limits {
         count: 1000,
         bytes: 1 << 20,
     };
 
-    fn windows(bytes: usize, stacks: Limits) -> Windows {
+    pub(super) fn windows(bytes: usize, stacks: Limits) -> Windows {
         Windows::new(WindowLimits {
             age: Duration::from_secs(10),
             bytes,
@@ -461,14 +470,14 @@ mod tests {
     }
 
     /// Buckets of a second, counted from one start.
-    struct Seconds(Instant);
+    pub(super) struct Seconds(pub(super) Instant);
 
     impl Seconds {
-        fn at(&self, second: u64) -> Instant {
+        pub(super) fn at(&self, second: u64) -> Instant {
             self.0 + Duration::from_secs(second)
         }
 
-        fn span(&self, second: u64, hertz: u64) -> Span {
+        pub(super) fn span(&self, second: u64, hertz: u64) -> Span {
             Span {
                 start: self.at(second),
                 end: self.at(second + 1),
