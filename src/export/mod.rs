@@ -25,7 +25,11 @@ mod leak_text;
 pub(crate) mod negotiate;
 pub(crate) mod number;
 pub(crate) mod openmetrics;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 pub(crate) mod pprof;
+#[cfg(feature = "otlp")]
+pub(crate) mod push;
 mod rate;
 pub(crate) mod respond;
 pub(crate) mod runtime_frames;

@@ -29,6 +29,7 @@ pub(crate) struct Layout {
     /// For each classic bound the number of cells at or below it.
     classic_ends: Box<[usize]>,
     classic: &'static [u64],
+    natives: Box<[u64]>,
     guess: [u16; GUESSES],
 }
 
@@ -50,10 +51,11 @@ impl Layout {
 
     fn build(bounds: Bounds) -> Self {
         let classic = bounds.classic();
-        let mut uppers: Vec<u64> = classic.to_vec();
-        if let Some((low, high)) = bounds.native_octaves() {
-            uppers.extend((low * 8..=high * 8).map(native_upper_nanos));
-        }
+        let natives: Box<[u64]> = match bounds.native_octaves() {
+            Some((low, high)) => (low * 8..=high * 8).map(native_upper_nanos).collect(),
+            None => Box::default(),
+        };
+        let mut uppers: Vec<u64> = [classic, &natives].concat();
         uppers.sort_unstable();
         uppers.dedup();
         let classic_ends = classic
@@ -72,6 +74,7 @@ impl Layout {
             buckets,
             classic_ends,
             classic,
+            natives,
             guess,
         }
     }
@@ -113,6 +116,15 @@ impl Layout {
     /// Upper bounds of the cells in the smallest unit.
     pub(crate) fn uppers(&self) -> &[u64] {
         self.padded.get(..self.buckets - 1).unwrap_or_default()
+    }
+
+    /// The bounds of the native buckets in the smallest unit, where the row has them.
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(dead_code, reason = "only what is pushed has native buckets")
+    )]
+    pub(crate) fn natives(&self) -> &[u64] {
+        &self.natives
     }
 
     /// The classic bounds, each with the number of cells at or below it.
