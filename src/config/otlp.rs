@@ -114,7 +114,11 @@ impl Otlp {
         let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         if !INTERVALS.contains(&millis) {
             let range = "1 s to 1 h";
-            return Err(Error::out_of_range("metrics interval", range, format!("{interval:?}")));
+            return Err(Error::out_of_range(
+                "metrics interval",
+                range,
+                format!("{interval:?}"),
+            ));
         }
         self.interval = interval;
         Ok(self)
@@ -181,7 +185,10 @@ impl Target {
             (None, Some(base)) => below(&checked("OTEL_EXPORTER_OTLP_ENDPOINT", base)?),
             (None, None) => below("http://localhost:4318"),
         };
-        let headers = either("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS");
+        let headers = either(
+            "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        );
         let headers = match headers {
             Some((name, text)) => {
                 let headers = pairs(name, &text)?;
@@ -192,13 +199,19 @@ impl Target {
             }
             None => BTreeMap::new(),
         };
-        let timeout = either("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT");
+        let timeout = either(
+            "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+        );
         let timeout = match timeout {
             Some((name, text)) => millis(name, &text, TIMEOUTS)?,
             None => TIMEOUT,
         };
         let protocols = [("http/protobuf", ())];
-        let names = ["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+        let names = [
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ];
         for name in names {
             word(set, name, &protocols, ())?;
         }
@@ -222,21 +235,27 @@ fn below(base: &str) -> String {
 
 fn checked(name: &'static str, url: String) -> Result<String, Error> {
     let url = url.trim();
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
     let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
     if !plain || host.is_none_or(str::is_empty) {
-        return Err(Error::out_of_range(name, "an http:// or https:// address", url));
+        return Err(Error::out_of_range(
+            name,
+            "an http:// or https:// address",
+            url,
+        ));
     }
     Ok(url.to_owned())
 }
 
-fn millis(
-    name: &'static str,
-    text: &str,
-    range: RangeInclusive<u64>,
-) -> Result<Duration, Error> {
-    let number = text.trim().parse().ok().filter(|number| range.contains(number));
+fn millis(name: &'static str, text: &str, range: RangeInclusive<u64>) -> Result<Duration, Error> {
+    let number = text
+        .trim()
+        .parse()
+        .ok()
+        .filter(|number| range.contains(number));
     let (least, most) = (range.start(), range.end());
     let millis = number
         .ok_or_else(|| Error::out_of_range(name, format!("{least}..={most} milliseconds"), text))?;
@@ -252,7 +271,9 @@ fn word<T: Copy>(
     let Some(text) = set(name) else {
         return Ok(default);
     };
-    let found = words.iter().find(|(word, _)| text.trim().eq_ignore_ascii_case(word));
+    let found = words
+        .iter()
+        .find(|(word, _)| text.trim().eq_ignore_ascii_case(word));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         Error::out_of_range(name, words.join("|"), text)
@@ -262,7 +283,10 @@ fn word<T: Copy>(
 /// `key=value,key=value`, with `%2C` for what would end a value.
 fn pairs(name: &'static str, text: &str) -> Result<BTreeMap<String, String>, Error> {
     let wrong = || Error::out_of_range(name, "key=value pairs, joined by commas, %-encoded", text);
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
     parts
         .map(|part| {
             let (key, value) = part.split_once('=').ok_or_else(wrong)?;
@@ -294,7 +318,11 @@ fn check_header(parameter: &'static str, name: &str, value: &str) -> Result<(), 
         return Ok(());
     }
     // The value is not shown: it may be a password.
-    Err(Error::out_of_range(parameter, "a header's name and a value of one line", name))
+    Err(Error::out_of_range(
+        parameter,
+        "a header's name and a value of one line",
+        name,
+    ))
 }
 
 #[cfg(test)]
@@ -321,7 +349,11 @@ mod tests {
         assert_eq!(metrics.url, "http://localhost:4318/v1/metrics");
         assert_eq!(metrics.timeout, Duration::from_secs(5));
         assert!(metrics.gzip && metrics.headers.is_empty());
-        assert_eq!(target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), metrics, "empty is not set");
+        assert_eq!(
+            target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]),
+            metrics,
+            "empty is not set"
+        );
     }
 
     #[test]
@@ -334,7 +366,10 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
             ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "NONE"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
-            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "api-key=a%2Cb%3D, x = y ,"),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+                "api-key=a%2Cb%3D, x = y ,",
+            ),
         ]);
         assert_eq!(both.url, "http://own:2/x");
         assert_eq!(both.timeout, Duration::from_millis(100));
@@ -361,8 +396,16 @@ mod tests {
             ),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip|none"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "5s", "100..=30000 milliseconds"),
-            ("OTEL_METRIC_EXPORT_INTERVAL", "0", "1000..=3600000 milliseconds"),
+            (
+                "OTEL_EXPORTER_OTLP_TIMEOUT",
+                "5s",
+                "100..=30000 milliseconds",
+            ),
+            (
+                "OTEL_METRIC_EXPORT_INTERVAL",
+                "0",
+                "1000..=3600000 milliseconds",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
                 "delta",
@@ -390,20 +433,35 @@ mod tests {
         let secret = "s3cret";
         let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", "no good=s3cret")]).unwrap_err();
         assert!(!error.to_string().contains(secret), "{error}");
-        let otlp = Otlp::to("http://c").unwrap().header("token", secret).unwrap();
+        let otlp = Otlp::to("http://c")
+            .unwrap()
+            .header("token", secret)
+            .unwrap();
         let shown = format!("{otlp:?}");
-        assert!(shown.contains("token") && !shown.contains(secret), "{shown}");
+        assert!(
+            shown.contains("token") && !shown.contains(secret),
+            "{shown}"
+        );
         let broken = otlp.header("token", "two\nlines").unwrap_err();
         assert!(broken.is_out_of_range(), "{broken}");
     }
 
     #[test]
     fn pushing_can_be_switched_off_and_the_resource_named() {
-        assert_eq!(with(&[("OTEL_SDK_DISABLED", "True")]).unwrap().metrics, None);
-        assert_eq!(with(&[("OTEL_METRICS_EXPORTER", "none")]).unwrap().metrics, None);
+        assert_eq!(
+            with(&[("OTEL_SDK_DISABLED", "True")]).unwrap().metrics,
+            None
+        );
+        assert_eq!(
+            with(&[("OTEL_METRICS_EXPORTER", "none")]).unwrap().metrics,
+            None
+        );
         let otlp = with(&[
             ("OTEL_SERVICE_NAME", "shop"),
-            ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,a=%20"),
+            (
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "deployment.environment.name=prod,a=%20",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
                 "base2_exponential_bucket_histogram",
