@@ -4,7 +4,7 @@
 //! what `Retry-After` says; anything else that is not 2xx must not be.
 
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -46,6 +46,8 @@ impl Post {
             // A collector that has moved is the operator's business: tokens go where they were sent.
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // Nor to a proxy that the environment names for other traffic.
+            .proxy(None)
             .user_agent(AGENT)
             .build();
         Self {
@@ -96,6 +98,7 @@ fn failed(error: &ureq::Error) -> Outcome {
     let why = match error {
         ureq::Error::Timeout(_) => "timeout",
         ureq::Error::HostNotFound => "name_resolution",
+        ureq::Error::Io(source) if is_of_name(source) => "name_resolution",
         ureq::Error::Io(_) | ureq::Error::ConnectionFailed => "connection",
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "tls",
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
@@ -109,6 +112,12 @@ fn failed(error: &ureq::Error) -> Outcome {
         why: why.into(),
         after: None,
     }
+}
+
+/// Whether no address was found; the standard library has no kind for it, only this text of its own.
+fn is_of_name(error: &io::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("failed to lookup address information")
 }
 
 fn packed(message: &[u8]) -> Option<Vec<u8>> {
