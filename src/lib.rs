@@ -28,6 +28,8 @@ pub use assess::targets::{Latency, Status, TargetRow, TargetTable};
 pub use catalog::{Metric, Signal, Unit};
 pub use collect::sys::heap::ProfiledAllocator;
 pub use config::DEFAULT_ADDRESS;
+#[cfg(feature = "otlp")]
+pub use config::otlp::Otlp;
 pub use error::Error;
 pub use export::respond::{Reply, Request};
 pub use instrument::awaits::awaiting;

@@ -209,6 +209,23 @@ impl Builder {
         self
     }
 
+    /// Pushes to an OpenTelemetry collector: metrics as protobuf over HTTP, all that `/metrics` shows.
+    ///
+    /// A thread of the agent's own sends them; a collector that is slow or gone delays nothing and loses
+    /// nothing that the next push does not hold. At the end what has changed since is pushed once more.
+    ///
+    /// ```no_run
+    /// use streamgate_agent::{Agent, Otlp};
+    ///
+    /// let agent = Agent::builder("shop").otlp(Otlp::from_env()?).start()?;
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    #[cfg(feature = "otlp")]
+    pub fn otlp(mut self, otlp: crate::Otlp) -> Self {
+        self.config.otlp = Some(otlp);
+        self
+    }
+
     /// Starts the agent's threads and its listener, which is bound when this returns.
     ///
     /// Called inside a tokio runtime, that runtime is measured as `main`.

@@ -2,7 +2,7 @@
 //!
 //! `sg-collect` reads the process, the runtime and the host's closures and judges targets;
 //! `sg-profile` samples and unwinds; `sg-wall` looks at threads; `sg-heap` reads the
-//! allocator's samples; `sg-serve` answers. They are apart so that slow
+//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes. They are apart so that slow
 //! symbols or a slow closure never delay a scrape.
 
 mod builder;
@@ -10,6 +10,8 @@ mod collecting;
 mod handle;
 mod judge;
 mod memory_pressure;
+#[cfg_attr(not(feature = "otlp"), path = "pushing_off.rs")]
+mod pushing;
 #[cfg_attr(not(feature = "http"), path = "serving_off.rs")]
 mod serving;
 mod thread_start;
@@ -89,6 +91,7 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
     collecting::profile(&shared)?;
     collecting::look(&shared)?;
     collecting::heap(&shared)?;
+    pushing::start(&shared)?;
     inner.serving = Some(serving::start(&shared, listener, plane)?);
     Ok(AgentHandle::new(inner))
 }

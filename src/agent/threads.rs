@@ -56,7 +56,8 @@ impl Stop {
         running.clone()
     }
 
-    fn pause(&self, pause: Duration) {
+    /// Waits, but not after it was asked to stop.
+    pub(crate) fn pause(&self, pause: Duration) {
         let running = lock(&self.running);
         if !self.is_asked() {
             drop(

@@ -817,6 +817,27 @@ pub(crate) static AGENT_DROPPED: Metric = Metric::counter(
 )
 .labels(&["signal", "reason"])
 .signal(Signal::Agent);
+pub(crate) static AGENT_LAST_SUCCESS: Metric = Metric::gauge(
+    "agent_last_success_timestamp_seconds",
+    "When a collector last took what was pushed, in seconds since 1970.",
+)
+.unit(Unit::Seconds)
+.labels(&["signal"])
+.signal(Signal::Agent);
+pub(crate) static OTEL_EXPORTED_METRIC_POINTS: Metric = Metric::counter(
+    "otel_sdk_exporter_metric_data_point_exported_total",
+    "Data points that were pushed, those with an error_type in vain.",
+)
+.otel("otel.sdk.exporter.metric_data_point.exported")
+.labels(&["otel_component_type", "error_type"])
+.signal(Signal::Agent);
+pub(crate) static OTEL_EXPORTER_OPERATION_DURATION: Metric = Metric::wait_histogram(
+    "otel_sdk_exporter_operation_duration_seconds",
+    "Time that one message to a collector took.",
+)
+.otel("otel.sdk.exporter.operation.duration")
+.labels(&["otel_component_type"])
+.signal(Signal::Agent);
 pub(crate) static AGENT_HTTP_DENIED: Metric = Metric::counter(
     "agent_http_denied_total",
     "Requests that the agent's own endpoints refused.",
@@ -983,6 +1004,9 @@ pub(crate) static ALL: &[&Metric] = &[
     &AGENT_SERIES,
     &AGENT_SERIES_OVERFLOW,
     &AGENT_DROPPED,
+    &AGENT_LAST_SUCCESS,
+    &OTEL_EXPORTED_METRIC_POINTS,
+    &OTEL_EXPORTER_OPERATION_DURATION,
     &AGENT_HTTP_DENIED,
     &AGENT_INSECURE,
     &AGENT_SIGNAL_HIJACKED,

@@ -5,6 +5,8 @@
 //! Absent on purpose: values, handles, I/O. The rows stand in [`families`], the endpoints in
 //! [`endpoints`].
 
+#[cfg(feature = "otlp")]
+pub(crate) mod attributes;
 pub(crate) mod bounds;
 pub(crate) mod endpoints;
 pub(crate) mod families;

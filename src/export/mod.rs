@@ -1,7 +1,7 @@
 //! How it is shown: faces of one snapshot, faces of one profile, and the answers to requests.
 //!
 //! May use the store, assess, the catalogue, the limits and the error. Absent on purpose: sockets,
-//! files and tokio (only `serve` has them), and calls into collect or instrument: a reader's wish
+//! files and tokio (only `serve` and `push` have them), and calls into collect or instrument: a reader's wish
 //! is data in the store.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,11 @@ mod leak_text;
 pub(crate) mod negotiate;
 pub(crate) mod number;
 pub(crate) mod openmetrics;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 pub(crate) mod pprof;
+#[cfg(feature = "otlp")]
+pub(crate) mod push;
 mod rate;
 pub(crate) mod respond;
 pub(crate) mod runtime_frames;

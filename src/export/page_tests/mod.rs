@@ -1,6 +1,8 @@
 //! The metrics pages as a whole: what they look like, that strangers can read them, that they agree.
 
 mod parser;
+#[cfg(feature = "otlp")]
+mod pushed;
 mod tests;
 mod verdict;
 

@@ -29,7 +29,7 @@ static OPEN: Metric = Metric::up_down("open_things", "Open.");
 static READ: Metric = Metric::observed_counter("read_bytes_total", "Read.").unit(Unit::Bytes);
 
 /// A core with everything that is hard to write.
-fn hostile() -> Metrics {
+pub(super) fn hostile() -> Metrics {
     let metrics = Metrics::new(LIMITS);
     for (place, values) in [
         ["1", "12"],
@@ -82,7 +82,7 @@ fn hostile() -> Metrics {
     metrics
 }
 
-fn foreign() -> Vec<ForeignFamily> {
+pub(super) fn foreign() -> Vec<ForeignFamily> {
     let family = |name: &str, kind, values: Vec<(&str, ForeignValue)>| ForeignFamily {
         name: name.to_owned(),
         help: "A \"foreign\" one.".to_owned(),
@@ -130,7 +130,7 @@ fn foreign() -> Vec<ForeignFamily> {
 }
 
 /// A core in which every family of the catalogue has a value.
-fn whole_catalogue() -> Metrics {
+pub(super) fn whole_catalogue() -> Metrics {
     let metrics = Metrics::new(LIMITS);
     for metric in ALL {
         let values = vec!["x"; metric.labels.len()];
@@ -146,13 +146,13 @@ fn whole_catalogue() -> Metrics {
     metrics
 }
 
-fn text_page(metrics: &Metrics, foreign: &[ForeignFamily]) -> Vec<u8> {
+pub(super) fn text_page(metrics: &Metrics, foreign: &[ForeignFamily]) -> Vec<u8> {
     let mut page = Vec::new();
     text::encode(&metrics.snapshot(), foreign, &mut page);
     page
 }
 
-fn openmetrics_page(metrics: &Metrics, foreign: &[ForeignFamily]) -> Vec<u8> {
+pub(super) fn openmetrics_page(metrics: &Metrics, foreign: &[ForeignFamily]) -> Vec<u8> {
     let mut page = Vec::new();
     openmetrics::encode(&metrics.snapshot(), foreign, &mut page);
     page

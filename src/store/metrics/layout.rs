@@ -48,11 +48,22 @@ impl Layout {
         place.get_or_init(|| Self::build(bounds))
     }
 
+    /// Upper bound of native bucket `index` at schema 3, in nanoseconds, rounded down: a whole number
+    /// of nanoseconds is inside the bucket exactly if it is at most this.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounds lie between 59 ns and 256 s"
+    )]
+    pub(crate) fn native_upper_nanos(index: i32) -> u64 {
+        ((f64::from(index) / 8.0).exp2() * 1e9 + 1e-6).floor() as u64
+    }
+
     fn build(bounds: Bounds) -> Self {
         let classic = bounds.classic();
         let mut uppers: Vec<u64> = classic.to_vec();
         if let Some((low, high)) = bounds.native_octaves() {
-            uppers.extend((low * 8..=high * 8).map(native_upper_nanos));
+            uppers.extend((low * 8..=high * 8).map(Self::native_upper_nanos));
         }
         uppers.sort_unstable();
         uppers.dedup();
@@ -152,17 +163,6 @@ impl Layout {
     }
 }
 
-/// Upper bound of native bucket `index` at schema 3, in nanoseconds, rounded down: a whole number
-/// of nanoseconds is inside the bucket exactly if it is at most this.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "bounds lie between 59 ns and 256 s"
-)]
-fn native_upper_nanos(index: i32) -> u64 {
-    ((f64::from(index) / 8.0).exp2() * 1e9 + 1e-6).floor() as u64
-}
-
 #[inline]
 fn guess_key(value: u64) -> usize {
     if value < PARTS as u64 {
@@ -225,7 +225,8 @@ mod tests {
         assert_eq!(layout.cells(), 225 + 17 + 2);
         let mut seen = std::collections::HashMap::new();
         for upper in layout.uppers() {
-            let index = (-20 * 8..=8 * 8).find(|index| *upper <= native_upper_nanos(*index));
+            let index =
+                (-20 * 8..=8 * 8).find(|index| *upper <= Layout::native_upper_nanos(*index));
             *seen.entry(index).or_insert(0) += 1;
         }
         assert!(seen.values().all(|cells| *cells <= 2));

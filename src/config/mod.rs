@@ -2,6 +2,9 @@
 //!
 //! Limits stand only here, so that an edge and the code behind it cannot disagree.
 
+#[cfg_attr(not(feature = "otlp"), path = "otlp_off.rs")]
+pub(crate) mod otlp;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -294,6 +297,8 @@ pub(crate) struct Config {
     pub(crate) memory_soft_limit: f64,
     pub(crate) series: usize,
     pub(crate) slow_query: Duration,
+    /// Where signals are pushed.
+    pub(crate) otlp: Option<otlp::Otlp>,
 }
 
 impl Config {
@@ -316,6 +321,7 @@ impl Config {
             memory_soft_limit: MEMORY_SOFT_LIMIT,
             series: SERIES,
             slow_query: SLOW_QUERY,
+            otlp: None,
         }
     }
 

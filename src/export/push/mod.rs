@@ -1,0 +1,262 @@
+//! Sends what a collector shall have, on a thread of the agent's own.
+//!
+//! The only connections that the agent opens itself. A collector that is gone or slow costs the host
+//! nothing: nobody waits for this thread.
+
+mod post;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message as _;
+
+use super::otlp::attribute;
+use super::otlp::metrics::{HistogramForm, Push};
+use crate::catalog::families;
+use crate::config;
+use crate::config::otlp::Otlp;
+use crate::store::Store;
+use crate::store::metrics::{Histogram, unix_nanos_now};
+
+use post::{Outcome, Post};
+
+/// Bytes of one message. Receivers refuse more than 4 MiB by gRPC and some by HTTP too.
+const MESSAGE_BYTES: usize = 4 << 20;
+/// The longest that a collector may have us wait; a number of seconds is easily one digit too long.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+const COMPONENT: &str = "otlp_http_metric_exporter";
+
+/// Pushes all numbers, each time as they are then: what a collector misses, the next push holds.
+pub(crate) struct MetricsPush {
+    store: Arc<Store>,
+    post: Post,
+    resource: Resource,
+    start_unix_nanos: u64,
+    interval: Duration,
+    histograms: HistogramForm,
+    took: Histogram,
+    due: Instant,
+}
+
+impl MetricsPush {
+    /// `None` where metrics are not to be pushed.
+    pub(crate) fn new(store: &Arc<Store>, otlp: &Otlp, resource: Resource) -> Option<Self> {
+        let target = otlp.metrics.clone()?;
+        let row = &families::OTEL_EXPORTER_OPERATION_DURATION;
+        Some(Self {
+            took: store.metrics.own_histogram(row, &[COMPONENT]),
+            store: Arc::clone(store),
+            post: Post::new(target),
+            resource,
+            start_unix_nanos: unix_nanos_now(),
+            interval: otlp.interval,
+            histograms: if otlp.exponential {
+                HistogramForm::Exponential
+            } else {
+                HistogramForm::Explicit
+            },
+            due: Instant::now() + otlp.interval,
+        })
+    }
+
+    /// Pushes if it is time, and returns how long until it is again.
+    pub(crate) fn turn(&mut self) -> Duration {
+        let now = Instant::now();
+        if now >= self.due {
+            self.refresh();
+            let wait = self.push();
+            self.due = now + self.interval.max(wait);
+        }
+        self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Has the readings made that a scrape would have made, and waits as long as a scrape does.
+    fn refresh(&self) {
+        let deadline = Instant::now() + config::REFRESH_WAIT;
+        // With no place left, scrapes are having them made.
+        let Ok(mut demand) = self.store.refresh.ask((), deadline) else {
+            return;
+        };
+        let waker = Waker::from(Arc::new(Wakes(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        while Pin::new(&mut demand).poll(&mut context).is_pending() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Pushes now, and returns how long the collector wants to be left alone.
+    pub(crate) fn push(&self) -> Duration {
+        let snapshot = self.store.metrics.snapshot();
+        let push = Push {
+            resource: &self.resource,
+            start_unix_nanos: self.start_unix_nanos,
+            // A clock that was set back must not have series end before they begin.
+            unix_nanos: unix_nanos_now().max(self.start_unix_nanos),
+            histograms: self.histograms,
+        };
+        let message = push.encode(&snapshot, &self.store.foreign.get());
+        drop(snapshot);
+        let mut parts = parts(message, MESSAGE_BYTES).into_iter();
+        while let Some(part) = parts.next() {
+            let points = points(&part);
+            let started = Instant::now();
+            let outcome = self.post.send(&part.encode_to_vec());
+            self.took.record(started.elapsed());
+            match outcome {
+                Outcome::Accepted(body) => {
+                    let rejected = rejected(&body).min(points);
+                    self.count(points - rejected, "");
+                    self.count(rejected, "rejected");
+                    self.say_success();
+                }
+                Outcome::Refused { why } => self.count(points, &why),
+                // What is left would fare no better, and the next push holds all that this one did.
+                Outcome::Later { why, after } => {
+                    let left = parts.map(|part| self::points(&part));
+                    self.count(points + left.sum::<u64>(), &why);
+                    return after.unwrap_or_default().min(LONGEST_WAIT);
+                }
+            }
+        }
+        Duration::ZERO
+    }
+
+    fn count(&self, points: u64, error_type: &str) {
+        if points > 0 {
+            let row = &families::OTEL_EXPORTED_METRIC_POINTS;
+            let counter = self
+                .store
+                .metrics
+                .own_counter(row, &[COMPONENT, error_type]);
+            counter.add(points);
+        }
+    }
+
+    fn say_success(&self) {
+        let row = &families::AGENT_LAST_SUCCESS;
+        let gauge = self.store.metrics.own_gauge(row, &["metrics"]);
+        gauge.set(unix_nanos_now() as f64 / 1e9);
+    }
+}
+
+/// Ends a thread's wait for an answer.
+struct Wakes(Thread);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What the collector says it could not use.
+fn rejected(body: &[u8]) -> u64 {
+    let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
+    let partial = answer.partial_success.unwrap_or_default();
+    u64::try_from(partial.rejected_data_points).unwrap_or(0)
+}
+
+/// Data points of a message.
+fn points(message: &ExportMetricsServiceRequest) -> u64 {
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    let scopes = message
+        .resource_metrics
+        .iter()
+        .flat_map(|one| &one.scope_metrics);
+    let metrics = scopes.flat_map(|scope| &scope.metrics);
+    let points = metrics.map(|metric| match &metric.data {
+        Some(Data::Gauge(held)) => held.data_points.len(),
+        Some(Data::Sum(held)) => held.data_points.len(),
+        Some(Data::Histogram(held)) => held.data_points.len(),
+        Some(Data::ExponentialHistogram(held)) => held.data_points.len(),
+        Some(Data::Summary(held)) => held.data_points.len(),
+        None => 0,
+    });
+    points.map(|points| points as u64).sum()
+}
+
+/// The same metrics in messages of at most so many bytes, a family that alone has more in one of its own.
+fn parts(
+    mut message: ExportMetricsServiceRequest,
+    limit: usize,
+) -> Vec<ExportMetricsServiceRequest> {
+    if message.encoded_len() <= limit {
+        return vec![message];
+    }
+    let taken = message.resource_metrics.iter_mut();
+    let taken = taken.flat_map(|one| one.scope_metrics.iter_mut().map(|scope| &mut scope.metrics));
+    let metrics: Vec<_> = taken.flat_map(std::mem::take).collect();
+    let shell = message;
+    let base = shell.encoded_len();
+    let mut parts: Vec<Vec<_>> = Vec::new();
+    let mut bytes = limit;
+    for metric in metrics {
+        // The tag and the length before it.
+        let own = metric.encoded_len() + 8;
+        if bytes + own > limit {
+            parts.push(Vec::new());
+            bytes = base;
+        }
+        bytes += own;
+        if let Some(part) = parts.last_mut() {
+            part.push(metric);
+        }
+    }
+    let filled = parts.into_iter().map(|metrics| {
+        let mut part = shell.clone();
+        let scopes = part.resource_metrics.iter_mut();
+        if let Some(scope) = scopes.flat_map(|one| &mut one.scope_metrics).next() {
+            scope.metrics = metrics;
+        }
+        part
+    });
+    filled.collect()
+}
+
+/// What the numbers are of: the service, the process, the machine, and what the host says beside.
+pub(crate) fn resource<'a>(
+    own: impl IntoIterator<Item = (&'a str, &'a str)>,
+    otlp: &'a Otlp,
+) -> Resource {
+    let said = otlp
+        .attributes
+        .iter()
+        .map(|(key, value)| (&**key, &**value));
+    let service = otlp.service.as_deref().map(|name| ("service.name", name));
+    // The host's attributes come before what was found, and the service's name before theirs.
+    let all = own.into_iter().chain(said).chain(service);
+    let all: std::collections::BTreeMap<&str, &str> =
+        all.filter(|(_, value)| !value.is_empty()).collect();
+    // The conventions want a number here, and only here.
+    let number = |key: &str, value: &str| value.parse().ok().filter(|_| key == "process.pid");
+    let all = all
+        .into_iter()
+        .map(|(key, value)| match number(key, value) {
+            Some(number) => KeyValue {
+                value: Some(AnyValue {
+                    value: Some(any_value::Value::IntValue(number)),
+                }),
+                ..attribute(key, "")
+            },
+            None => attribute(key, value),
+        });
+    Resource {
+        attributes: all.collect(),
+        ..Resource::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;
