@@ -317,12 +317,34 @@ fn features_switch_modules_and_doors_only() {
     );
 }
 
-#[test]
-fn thread_names_fit_the_kernels_fifteen_bytes() {
-    for source in sources() {
-        for name in source.code.split("\"sg-").skip(1) {
-            let name = format!("sg-{}", name.split('"').next().unwrap());
-            assert!(name.len() <= 15, "{}: {name}", source.path);
+/// The names of the agent's threads, and the file that each stands in.
+fn thread_names(sources: &[Source]) -> Vec<(&str, String)> {
+    let mut names = Vec::new();
+    for Source { path, code } in sources {
+        for rest in code.split("\"sg-").skip(1) {
+            let (name, _) = rest.split_once('"').unwrap();
+            names.push((path.as_str(), format!("sg-{name}")));
         }
     }
+    names
+}
+
+#[test]
+fn thread_names_fit_the_kernels_fifteen_bytes() {
+    for (path, name) in thread_names(&sources()) {
+        assert!(name.len() <= 15, "{path}: {name}");
+    }
+}
+
+#[test]
+fn every_thread_of_the_agents_is_left_out_of_profiles() {
+    let sources = sources();
+    let names = thread_names(&sources);
+    let (left_out, started): (Vec<_>, Vec<_>) = names
+        .into_iter()
+        .partition(|(path, _)| path.ends_with("sampling/records.rs"));
+    let only = |names: Vec<(&str, String)>| -> BTreeSet<String> {
+        names.into_iter().map(|(_, name)| name).collect()
+    };
+    assert_eq!(only(left_out), only(started));
 }

@@ -20,9 +20,10 @@ const ARMED: u32 = 2;
 pub(crate) type ThreadName = [u8; 16];
 
 /// The names of the agent's own threads: left out of profiles, their cost has metrics of its own.
-const AGENTS: [&[u8]; 8] = [
+const AGENTS: [&[u8]; 9] = [
     b"sg-collect",
     b"sg-heap",
+    b"sg-otlp",
     b"sg-profile",
     b"sg-serve",
     b"sg-symbols",
