@@ -16,6 +16,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("export", &["store", "assess", "catalog", "config", "error"]),
 ];
 
+/// Writes files, where the host has named a directory for them.
+const SPOOL: &str = "export/delivery/spool.rs";
+
 struct Source {
     /// Path below `src/`, such as `store/demand.rs`.
     path: String,
@@ -191,7 +194,7 @@ fn unsafe_stands_only_in_collect_sys() {
 fn store_assess_and_export_know_no_sockets_files_or_tokio() {
     let sources: Vec<Source> = sources()
         .into_iter()
-        .filter(|source| !source.is_serve())
+        .filter(|source| !source.is_serve() && source.path != SPOOL)
         .collect();
     let words = [
         "tokio::",

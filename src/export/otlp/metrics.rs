@@ -338,7 +338,9 @@ fn labels(family: &FamilySnapshot, series: &Series) -> Vec<KeyValue> {
 
 fn foreign_labels(series: &ForeignSeries) -> Vec<KeyValue> {
     let labels = series.labels.iter();
-    labels.map(|(label, value)| attribute(label, value)).collect()
+    labels
+        .map(|(label, value)| attribute(label, value))
+        .collect()
 }
 
 fn exemplars(family: &FamilySnapshot, bounds: Bounds, series: &Series) -> Vec<Exemplar> {

@@ -3,14 +3,12 @@
 //! Beside `serve` the only place that opens connections. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
-mod post;
+pub(in crate::export) mod post;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 
@@ -86,11 +84,11 @@ impl MetricsPush {
         for part in parts(message, MESSAGE_BYTES) {
             let points = points(&part);
             let started = Instant::now();
-            let outcome = self.post.send(&part.encode_to_vec());
+            let outcome = self.post.send(&part.encode_to_vec(), Duration::MAX);
             self.took.record(started.elapsed());
             let (accepted, failed, why) = match &outcome {
-                Outcome::Accepted(body) => {
-                    let rejected = rejected(body).min(points);
+                Outcome::Accepted { rejected } => {
+                    let rejected = points.min(*rejected);
                     (points - rejected, rejected, "rejected")
                 }
                 Outcome::Later { why, .. } | Outcome::Refused { why } => (0, points, &**why),
@@ -98,7 +96,7 @@ impl MetricsPush {
             self.count(accepted, "");
             self.count(failed, why);
             match outcome {
-                Outcome::Accepted(_) => self.say_success(),
+                Outcome::Accepted { .. } => self.say_success(),
                 // The next push holds all that this one did.
                 Outcome::Later { after, .. } => {
                     return after.unwrap_or_default().min(LONGEST_WAIT);
@@ -112,7 +110,10 @@ impl MetricsPush {
     fn count(&self, points: u64, error_type: &str) {
         if points > 0 {
             let row = &families::OTEL_EXPORTED_METRIC_POINTS;
-            let counter = self.store.metrics.own_counter(row, &[COMPONENT, error_type]);
+            let counter = self
+                .store
+                .metrics
+                .own_counter(row, &[COMPONENT, error_type]);
             counter.add(points);
         }
     }
@@ -124,17 +125,13 @@ impl MetricsPush {
     }
 }
 
-/// What the collector says it could not use.
-fn rejected(body: &[u8]) -> u64 {
-    let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
-    let partial = answer.partial_success.unwrap_or_default();
-    u64::try_from(partial.rejected_data_points).unwrap_or(0)
-}
-
 /// Data points of a message.
 fn points(message: &ExportMetricsServiceRequest) -> u64 {
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-    let scopes = message.resource_metrics.iter().flat_map(|one| &one.scope_metrics);
+    let scopes = message
+        .resource_metrics
+        .iter()
+        .flat_map(|one| &one.scope_metrics);
     let metrics = scopes.flat_map(|scope| &scope.metrics);
     let points = metrics.map(|metric| match &metric.data {
         Some(Data::Gauge(held)) => held.data_points.len(),
@@ -190,17 +187,23 @@ pub(crate) fn resource<'a>(
     own: impl IntoIterator<Item = (&'a str, &'a str)>,
     otlp: &'a Otlp,
 ) -> Resource {
-    let said = otlp.attributes.iter().map(|(key, value)| (&**key, &**value));
+    let said = otlp
+        .attributes
+        .iter()
+        .map(|(key, value)| (&**key, &**value));
     let service = otlp.service.as_deref().map(|name| ("service.name", name));
     // The host's attributes come before what was found, and the service's name before theirs.
     let all = own.into_iter().chain(said).chain(service);
     let all: std::collections::BTreeMap<&str, &str> =
         all.filter(|(_, value)| !value.is_empty()).collect();
     Resource {
-        attributes: all.into_iter().map(|(key, value)| attribute(key, value)).collect(),
+        attributes: all
+            .into_iter()
+            .map(|(key, value)| attribute(key, value))
+            .collect(),
         ..Resource::default()
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::export) mod tests;
