@@ -125,16 +125,19 @@ impl Otlp {
     /// # Errors
     /// If it is out of range.
     pub fn metrics_interval(mut self, interval: Duration) -> Result<Self, Error> {
-        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-        if !INTERVALS.contains(&millis) {
-            let range = "1 s to 1 h";
-            return Err(Error::out_of_range(
-                "metrics interval",
-                range,
-                format!("{interval:?}"),
-            ));
+        self.interval = within("metrics interval", INTERVALS, interval)?;
+        Ok(self)
+    }
+
+    /// Gives each attempt so long, name look-up and answer included, 100 ms to 30 s; the default is 5 s.
+    ///
+    /// # Errors
+    /// If it is out of range.
+    pub fn timeout(mut self, timeout: Duration) -> Result<Self, Error> {
+        let timeout = within("timeout", TIMEOUTS, timeout)?;
+        for target in self.targets() {
+            target.timeout = timeout;
         }
-        self.interval = interval;
         Ok(self)
     }
 
@@ -191,7 +194,8 @@ impl Otlp {
             (),
         )?;
         let attributes = match set("OTEL_RESOURCE_ATTRIBUTES") {
-            Some(text) => pairs("OTEL_RESOURCE_ATTRIBUTES", &text)?,
+            Some(text) => pairs(&text)
+                .ok_or_else(|| Error::out_of_range("OTEL_RESOURCE_ATTRIBUTES", PAIRS, text))?,
             None => BTreeMap::new(),
         };
         Ok(Self {
@@ -259,7 +263,9 @@ impl Target {
         };
         let headers = match either(names.headers, "OTEL_EXPORTER_OTLP_HEADERS") {
             Some((name, text)) => {
-                let headers = pairs(name, &text)?;
+                // Not shown: what a wrong one holds is a password all the same.
+                let headers =
+                    pairs(&text).ok_or_else(|| Error::out_of_range(name, PAIRS, "***"))?;
                 for (header, value) in &headers {
                     check_header(name, header, value)?;
                 }
@@ -288,17 +294,16 @@ impl Target {
 
 fn checked(name: &'static str, url: String) -> Result<String, Error> {
     let url = url.trim();
+    // What stands before it is a password: neither sent nor shown.
+    let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
     let rest = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-    let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
-    if !plain || host.is_none_or(str::is_empty) {
-        return Err(Error::out_of_range(
-            name,
-            "an http:// or https:// address",
-            url,
-        ));
+    let fits = host.is_some_and(|host| !host.is_empty() && !host.contains('@'));
+    if !fits || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let range = "an http:// or https:// address without a password";
+        return Err(Error::out_of_range(name, range, shown));
     }
     Ok(url.to_owned())
 }
@@ -313,6 +318,20 @@ fn millis(name: &'static str, text: &str, range: RangeInclusive<u64>) -> Result<
     let millis = number
         .ok_or_else(|| Error::out_of_range(name, format!("{least}..={most} milliseconds"), text))?;
     Ok(Duration::from_millis(millis))
+}
+
+fn within(
+    parameter: &'static str,
+    range: RangeInclusive<u64>,
+    seen: Duration,
+) -> Result<Duration, Error> {
+    let millis = u64::try_from(seen.as_millis()).unwrap_or(u64::MAX);
+    if range.contains(&millis) {
+        return Ok(seen);
+    }
+    let (least, most) = (range.start(), range.end());
+    let range = format!("{least}..={most} milliseconds");
+    Err(Error::out_of_range(parameter, range, millis))
 }
 
 fn word<T: Copy>(
@@ -333,23 +352,20 @@ fn word<T: Copy>(
     })
 }
 
-/// `key=value,key=value`, with `%2C` for what would end a value.
-fn pairs(name: &'static str, text: &str) -> Result<BTreeMap<String, String>, Error> {
-    let wrong = || Error::out_of_range(name, "key=value pairs, joined by commas, %-encoded", text);
+const PAIRS: &str = "key=value pairs, joined by commas, %-encoded";
+
+/// `key=value,key=value`, with `%2C` for what would end a value; `None` if it is anything else.
+fn pairs(text: &str) -> Option<BTreeMap<String, String>> {
     let parts = text
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let (key, value) = part.split_once('=').ok_or_else(wrong)?;
-            let (key, value) = (key.trim(), decoded(value.trim()).ok_or_else(wrong)?);
-            if key.is_empty() {
-                return Err(wrong());
-            }
-            Ok((key.to_owned(), value))
-        })
-        .collect()
+    let pair = |part: &str| {
+        let (key, value) = part.split_once('=')?;
+        let (key, value) = (key.trim(), decoded(value.trim())?);
+        (!key.is_empty()).then(|| (key.to_owned(), value))
+    };
+    parts.map(pair).collect()
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -449,12 +465,12 @@ mod tests {
             (
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
                 "collector:4318",
-                "an http:// or https:// address",
+                "an http:// or https:// address without a password",
             ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
                 "http:///v1",
-                "an http:// or https:// address",
+                "an http:// or https:// address without a password",
             ),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip|none"),
@@ -493,8 +509,16 @@ mod tests {
     #[test]
     fn no_header_value_is_shown_in_an_error_or_by_debug() {
         let secret = "s3cret";
-        let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", "no good=s3cret")]).unwrap_err();
-        assert!(!error.to_string().contains(secret), "{error}");
+        for broken in ["no good=s3cret", "s3cret", "token=s3cret%"] {
+            let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", broken)]).unwrap_err();
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+        let error = Otlp::to("http://user:s3cret@c").unwrap_err().to_string();
+        let range = "an http:// or https:// address without a password";
+        assert_eq!(
+            error,
+            format!(r#"OTEL_EXPORTER_OTLP_ENDPOINT must be {range} (got "c")"#)
+        );
         let otlp = Otlp::to("http://c")
             .unwrap()
             .header("token", secret)
@@ -506,6 +530,21 @@ mod tests {
         );
         let broken = otlp.header("token", "two\nlines").unwrap_err();
         assert!(broken.is_out_of_range(), "{broken}");
+    }
+
+    #[test]
+    fn an_interval_or_a_timeout_out_of_range_is_named_with_the_range() {
+        let otlp = || Otlp::to("http://c").unwrap();
+        let never = otlp().metrics_interval(Duration::MAX).unwrap_err();
+        let range = "1000..=3600000 milliseconds";
+        let seen = u64::MAX;
+        let text = format!(r#"metrics interval must be {range} (got "{seen}")"#);
+        assert_eq!(never.to_string(), text);
+        let hasty = otlp().timeout(Duration::from_millis(99)).unwrap_err();
+        let text = r#"timeout must be 100..=30000 milliseconds (got "99")"#;
+        assert_eq!(hasty.to_string(), text);
+        let longest = otlp().timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(longest.metrics.unwrap().timeout, Duration::from_secs(30));
     }
 
     #[test]

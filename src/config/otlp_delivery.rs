@@ -1,22 +1,22 @@
 //! How long, and in how much room, spans, logs and profiles wait for a collector that is away.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Otlp, TIMEOUTS};
+use super::{Otlp, within};
 use crate::error::Error;
 
 /// What one signal may hold: at 1,000 spans of 500 bytes a second, a minute of outage.
 const QUEUE_BYTES: usize = 32 << 20;
 /// See [`QUEUE_BYTES`]; a queue smaller than the least could not hold one message.
-const QUEUE_BYTES_RANGE: std::ops::RangeInclusive<usize> = 1 << 20..=1 << 30;
+const QUEUE_BYTES_RANGE: RangeInclusive<usize> = 1 << 20..=1 << 30;
 /// Older news are worth less than the network and the collector's time that they take after an outage.
 const QUEUE_AGE: Duration = Duration::from_secs(3600);
-const QUEUE_AGE_RANGE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+const QUEUE_AGE_MILLIS: RangeInclusive<u64> = 1_000..=24 * 3_600_000;
 /// A quarter of an hour at the rate of [`QUEUE_BYTES`].
 const SPOOL_BYTES: u64 = 512 << 20;
-const SPOOL_BYTES_RANGE: std::ops::RangeInclusive<u64> = 1 << 20..=16 << 30;
+const SPOOL_BYTES_RANGE: RangeInclusive<u64> = 1 << 20..=16 << 30;
 
 /// The least pause after a first failure, doubled with each further one up to [`BACKOFF_LAST`].
 pub(crate) const BACKOFF_FIRST: Duration = Duration::from_secs(5);
@@ -52,7 +52,8 @@ impl Default for Limits {
 /// Delivery: what becomes of spans, logs and profiles while the collector is away.
 impl Otlp {
     /// Gives each of spans, logs and profiles so much memory to wait for the collector in, 1 MiB to 1 GiB;
-    /// 32 MiB without it. Beyond it the oldest go, and are counted in `agent_dropped_total`.
+    /// 32 MiB without it. Beyond it the oldest go, and are counted in `agent_dropped_total`. A message on its
+    /// way takes room of its own: packed, or read back from disk.
     ///
     /// # Errors
     /// If it is out of range.
@@ -69,7 +70,7 @@ impl Otlp {
     /// # Errors
     /// If it is out of range.
     pub fn queue_age(mut self, age: Duration) -> Result<Self, Error> {
-        self.delivery.queue_age = within("queue age", "1 s to 24 h", &QUEUE_AGE_RANGE, age)?;
+        self.delivery.queue_age = within("queue age", QUEUE_AGE_MILLIS, age)?;
         Ok(self)
     }
 
@@ -103,33 +104,6 @@ impl Otlp {
         }
         self.delivery.spool_bytes = bytes;
         Ok(self)
-    }
-
-    /// Ends an attempt to send one message after so long, 0.1 s to 30 s; 5 s without it.
-    ///
-    /// # Errors
-    /// If it is out of range.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Result<Self, Error> {
-        let range =
-            Duration::from_millis(*TIMEOUTS.start())..=Duration::from_millis(*TIMEOUTS.end());
-        let timeout = within("attempt timeout", "0.1 s to 30 s", &range, timeout)?;
-        for target in self.targets() {
-            target.timeout = timeout;
-        }
-        Ok(self)
-    }
-}
-
-fn within(
-    name: &'static str,
-    words: &str,
-    range: &std::ops::RangeInclusive<Duration>,
-    seen: Duration,
-) -> Result<Duration, Error> {
-    if range.contains(&seen) {
-        Ok(seen)
-    } else {
-        Err(Error::out_of_range(name, words, format!("{seen:?}")))
     }
 }
 
@@ -165,10 +139,6 @@ mod tests {
             to().spool_bytes(16 << 30).unwrap().delivery.spool_bytes,
             16 << 30
         );
-        let timed = to().attempt_timeout(seconds(30)).unwrap();
-        for target in [timed.metrics, timed.spans, timed.logs, timed.profiles] {
-            assert_eq!(target.unwrap().timeout, seconds(30));
-        }
         let rows = [
             (
                 to().queue_bytes(1 << 19),
@@ -180,11 +150,11 @@ mod tests {
             ),
             (
                 to().queue_age(Duration::ZERO),
-                "queue age must be 1 s to 24 h (got \"0ns\")",
+                "queue age must be 1000..=86400000 milliseconds (got \"0\")",
             ),
             (
                 to().queue_age(seconds(86_401)),
-                "queue age must be 1 s to 24 h (got \"86401s\")",
+                "queue age must be 1000..=86400000 milliseconds (got \"86401000\")",
             ),
             (
                 to().spool(""),
@@ -193,10 +163,6 @@ mod tests {
             (
                 to().spool_bytes(0),
                 "spool bytes must be 1 MiB to 16 GiB (got \"0\")",
-            ),
-            (
-                to().attempt_timeout(seconds(31)),
-                "attempt timeout must be 0.1 s to 30 s (got \"31s\")",
             ),
         ];
         for (refused, text) in rows {

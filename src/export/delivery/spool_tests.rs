@@ -2,16 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 
 use super::record::{HEAD_BYTES, Head};
 use super::tests::{ACCEPTED, Set, Told, later};
 use super::*;
-use crate::export::push::tests::{answer, request};
+use crate::export::push::tests::receiver::{Turn, answers, receiver};
 use crate::store::metrics::Value;
 
 /// A directory that goes with its test.
@@ -168,7 +166,7 @@ fn what_one_process_could_not_deliver_the_next_does_with_all_that_was_known_of_i
     );
     let delivered = PushSignal::ALL.map(|signal| after.counts(signal).delivered);
     assert_eq!(delivered, [9, 12, 15]);
-    assert_eq!(directory.files(), [PathBuf::new(); 0]);
+    assert_eq!(directory.files().len(), 0);
 }
 
 #[test]
@@ -446,32 +444,11 @@ fn kill_9_at_any_moment_loses_nothing_spooled_and_repeats_one_message_at_most() 
         Err(_) => 20,
     };
     let directory = Directory::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let arrived = Arrived::default();
-    let taken = Arc::clone(&arrived);
-    // Postpones two of three messages, so that there is always something on disk.
-    thread::spawn(move || {
-        for (place, stream) in listener.incoming().enumerate() {
-            let mut stream = stream.unwrap();
-            // A client may be killed before it has said all.
-            let read = std::panic::catch_unwind(|| {
-                let mut stream = stream.try_clone().unwrap();
-                request(&mut stream)
-            });
-            let Ok((_, message)) = read else {
-                continue;
-            };
-            let status = if place % 3 == 0 {
-                lock(&taken).push(message);
-                "200 OK"
-            } else {
-                "503 Service Unavailable"
-            };
-            drop(stream.write_all(&answer(status, "Retry-After: 1\r\n", &[])));
-            drop(stream.shutdown(Shutdown::Write));
-        }
-    });
+    // Takes one of three messages, so that there is always something on disk.
+    let (address, requests) = receiver((0_u64..).map(|turn| match turn % 3 {
+        0 => answers("200 OK", "", &[]),
+        _ => Turn::Resets,
+    }));
     let mut random = 12_345_u32;
     let mut on_disk = Vec::new();
     let mut torn_files = 0;
@@ -507,8 +484,14 @@ fn kill_9_at_any_moment_loses_nothing_spooled_and_repeats_one_message_at_most() 
     let (last, rest) = keeping(&limits(&directory));
     last.delivery.turn();
     last.drain();
-    let mut arrived = std::mem::take(&mut *lock(&arrived));
+    let mut arrived: Vec<Vec<u8>> = requests.try_iter().map(|sent| sent.body).collect();
+    let live = arrived.len();
     arrived.append(&mut lock(&rest));
+    assert!(
+        live > 0 && live < arrived.len(),
+        "{live} of {}",
+        arrived.len()
+    );
     let names: Vec<&[u8]> = arrived
         .iter()
         .map(|message| message.trim_ascii_end())
@@ -545,6 +528,8 @@ fn in_a_process_that_is_killed() {
     otlp.spans.as_mut().unwrap().gzip = false;
     let limits = Limits {
         spool: Some(path),
+        // Time passes fast here.
+        queue_age: Duration::from_secs(1 << 40),
         ..Limits::default()
     };
     let set = Set::new(&limits, Posts::new(&otlp));
@@ -557,6 +542,6 @@ fn in_a_process_that_is_killed() {
         producer.enqueue(message, 1);
         set.delivery.turn();
         writeln!(stdout, "spooled {name}").unwrap();
-        set.time.pass(Duration::from_millis(500));
+        set.time.pass(Duration::from_secs(10));
     }
 }

@@ -5,7 +5,11 @@
 
 pub(in crate::export) mod post;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -15,6 +19,7 @@ use prost::Message as _;
 use super::otlp::attribute;
 use super::otlp::metrics::{HistogramForm, Push};
 use crate::catalog::families;
+use crate::config;
 use crate::config::otlp::Otlp;
 use crate::store::Store;
 use crate::store::metrics::{Histogram, unix_nanos_now};
@@ -64,10 +69,29 @@ impl MetricsPush {
     pub(crate) fn turn(&mut self) -> Duration {
         let now = Instant::now();
         if now >= self.due {
+            self.refresh();
             let wait = self.push();
             self.due = now + self.interval.max(wait);
         }
         self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Has the readings made that a scrape would have made, and waits as long as a scrape does.
+    fn refresh(&self) {
+        let deadline = Instant::now() + config::REFRESH_WAIT;
+        // With no place left, scrapes are having them made.
+        let Ok(mut demand) = self.store.refresh.ask((), deadline) else {
+            return;
+        };
+        let waker = Waker::from(Arc::new(Wakes(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        while Pin::new(&mut demand).poll(&mut context).is_pending() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
     }
 
     /// Pushes now, and returns how long the collector wants to be left alone.
@@ -76,32 +100,32 @@ impl MetricsPush {
         let push = Push {
             resource: &self.resource,
             start_unix_nanos: self.start_unix_nanos,
-            unix_nanos: unix_nanos_now(),
+            // A clock that was set back must not have series end before they begin.
+            unix_nanos: unix_nanos_now().max(self.start_unix_nanos),
             histograms: self.histograms,
         };
         let message = push.encode(&snapshot, &self.store.foreign.get());
         drop(snapshot);
-        for part in parts(message, MESSAGE_BYTES) {
+        let mut parts = parts(message, MESSAGE_BYTES).into_iter();
+        while let Some(part) = parts.next() {
             let points = points(&part);
             let started = Instant::now();
             let outcome = self.post.send(&part.encode_to_vec(), Duration::MAX);
             self.took.record(started.elapsed());
-            let (accepted, failed, why) = match &outcome {
-                Outcome::Accepted { rejected } => {
-                    let rejected = points.min(*rejected);
-                    (points - rejected, rejected, "rejected")
-                }
-                Outcome::Later { why, .. } | Outcome::Refused { why } => (0, points, &**why),
-            };
-            self.count(accepted, "");
-            self.count(failed, why);
             match outcome {
-                Outcome::Accepted { .. } => self.say_success(),
-                // The next push holds all that this one did.
-                Outcome::Later { after, .. } => {
+                Outcome::Accepted { rejected } => {
+                    let rejected = rejected.min(points);
+                    self.count(points - rejected, "");
+                    self.count(rejected, "rejected");
+                    self.say_success();
+                }
+                Outcome::Refused { why } => self.count(points, &why),
+                // What is left would fare no better, and the next push holds all that this one did.
+                Outcome::Later { why, after } => {
+                    let left = parts.map(|part| self::points(&part));
+                    self.count(points + left.sum::<u64>(), &why);
                     return after.unwrap_or_default().min(LONGEST_WAIT);
                 }
-                Outcome::Refused { .. } => {}
             }
         }
         Duration::ZERO
@@ -122,6 +146,15 @@ impl MetricsPush {
         let row = &families::AGENT_LAST_SUCCESS;
         let gauge = self.store.metrics.own_gauge(row, &["metrics"]);
         gauge.set(unix_nanos_now() as f64 / 1e9);
+    }
+}
+
+/// Ends a thread's wait for an answer.
+struct Wakes(Thread);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

@@ -5,7 +5,7 @@
 //! seconds or a date.
 
 use std::borrow::Cow;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
 use flate2::Compression;
@@ -49,6 +49,8 @@ impl Post {
             // A collector that has moved is the operator's business: tokens go where they were sent.
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // Nor to a proxy that the environment names for other traffic.
+            .proxy(None)
             .user_agent(AGENT)
             .build();
         Self {
@@ -123,6 +125,7 @@ fn failed(error: &ureq::Error) -> Outcome {
     let why = match error {
         ureq::Error::Timeout(_) => "timeout",
         ureq::Error::HostNotFound => "name_resolution",
+        ureq::Error::Io(source) if is_of_name(source) => "name_resolution",
         ureq::Error::Io(_) | ureq::Error::ConnectionFailed => "connection",
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "tls",
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
@@ -136,6 +139,12 @@ fn failed(error: &ureq::Error) -> Outcome {
         why: why.into(),
         after: None,
     }
+}
+
+/// Whether no address was found; the standard library has no kind for it, only this text of its own.
+fn is_of_name(error: &io::Error) -> bool {
+    let text = error.to_string();
+    text.starts_with("failed to lookup address information")
 }
 
 fn packed(message: &[u8]) -> Option<Vec<u8>> {
