@@ -77,6 +77,8 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         }
         // What was counted since the last push.
         metrics.push();
-    })?;
+    })
+    // The one that runs already would wait for ever.
+    .inspect_err(|_| pushing.stop(Duration::ZERO))?;
     Ok(pushing)
 }
