@@ -82,6 +82,14 @@ impl Otlp {
     /// after a minute, and until then memory serves. Files are not synced: a power cut may lose the last
     /// seconds.
     ///
+    /// ```
+    /// use streamgate_agent::Otlp;
+    ///
+    /// let otlp = Otlp::to("http://collector:4318")?;
+    /// let otlp = otlp.spool("/var/lib/shop/otlp")?.spool_bytes(1 << 30)?;
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If the path is empty.
     pub fn spool(mut self, directory: impl Into<PathBuf>) -> Result<Self, Error> {

@@ -188,6 +188,32 @@ fn a_message_is_on_disk_before_the_first_attempt_and_gone_after_the_last() {
 }
 
 #[test]
+fn a_death_right_after_the_collector_took_a_message_repeats_that_one_only() {
+    let directory = Directory::new();
+    let limits = limits(&directory);
+    let first = Mutex::new(true);
+    let before = Set::new(
+        &limits,
+        Told(move |_, _: &[u8]| {
+            assert!(std::mem::take(&mut *lock(&first)), "dies");
+            ACCEPTED
+        }),
+    );
+    let producer = before.producer(PushSignal::Spans);
+    for message in [b"whole", b"taken", b"later"] {
+        producer.enqueue(message.to_vec(), 1);
+    }
+    before.delivery.turn();
+    let death = std::panic::AssertUnwindSafe(|| before.delivery.turn());
+    assert!(std::panic::catch_unwind(death).is_err());
+    drop((producer, before));
+    let (after, arrived) = keeping(&limits);
+    after.delivery.turn();
+    after.drain();
+    assert_eq!(*lock(&arrived), [b"taken".to_vec(), b"later".to_vec()]);
+}
+
+#[test]
 fn age_goes_on_while_no_process_runs_and_no_clock_makes_it_less() {
     let directory = Directory::new();
     let limits = limits(&directory);
