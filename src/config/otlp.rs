@@ -3,12 +3,17 @@
 //! Source: the OpenTelemetry specification, "OTLP exporter configuration", "Environment variables" and
 //! "Resource SDK". A variable that is set and empty counts as not set, as it says there.
 
+#[path = "otlp_delivery.rs"]
+pub(crate) mod delivery;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::Error;
+
+use delivery::Limits;
 
 /// Between two pushes of metrics: as often as Prometheus scrapes by our rules, so that both see the same.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -29,6 +34,11 @@ const TIMEOUTS: RangeInclusive<u64> = 100..=30_000;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Otlp {
     pub(crate) metrics: Option<Target>,
+    pub(crate) spans: Option<Target>,
+    pub(crate) logs: Option<Target>,
+    pub(crate) profiles: Option<Target>,
+    /// How spans, logs and profiles wait for a collector that is away.
+    pub(crate) delivery: Limits,
     pub(crate) interval: Duration,
     pub(crate) exponential: bool,
     /// By `OTEL_SERVICE_NAME`, which comes before the agent's own.
@@ -50,6 +60,10 @@ impl fmt::Debug for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Otlp")
             .field("metrics", &self.metrics)
+            .field("spans", &self.spans)
+            .field("logs", &self.logs)
+            .field("profiles", &self.profiles)
+            .field("delivery", &self.delivery)
             .field("interval", &self.interval)
             .field("exponential", &self.exponential)
             .finish_non_exhaustive()
@@ -81,8 +95,8 @@ impl Otlp {
 
     /// As the standard `OTEL_*` variables of the environment say; without any to `http://localhost:4318`.
     ///
-    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_SERVICE_NAME`,
-    /// `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
+    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_TRACES_EXPORTER`,
+    /// `OTEL_LOGS_EXPORTER`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
     /// `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` and
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_HEADERS`,
     /// `_TIMEOUT`, `_COMPRESSION` and `_PROTOCOL`, each also for one signal, as in
@@ -100,7 +114,7 @@ impl Otlp {
     /// If a server could not read it as one header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         check_header("header", name, value)?;
-        if let Some(target) = &mut self.metrics {
+        for target in self.targets() {
             target.headers.insert(name.to_owned(), value.to_owned());
         }
         Ok(self)
@@ -121,7 +135,7 @@ impl Otlp {
     /// If it is out of range.
     pub fn timeout(mut self, timeout: Duration) -> Result<Self, Error> {
         let timeout = within("timeout", TIMEOUTS, timeout)?;
-        if let Some(target) = &mut self.metrics {
+        for target in self.targets() {
             target.timeout = timeout;
         }
         Ok(self)
@@ -134,13 +148,31 @@ impl Otlp {
         self
     }
 
+    fn targets(&mut self) -> impl Iterator<Item = &mut Target> {
+        [
+            &mut self.metrics,
+            &mut self.spans,
+            &mut self.logs,
+            &mut self.profiles,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
     fn read(variable: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, Error> {
         let set = |name| variable(name).filter(|value| !value.trim().is_empty());
         let is = |name, word: &str| {
             set(name).is_some_and(|value: String| value.trim().eq_ignore_ascii_case(word))
         };
-        let off = is("OTEL_SDK_DISABLED", "true") || is("OTEL_METRICS_EXPORTER", "none");
-        let metrics = if off { None } else { Some(Target::read(&set)?) };
+        let off = is("OTEL_SDK_DISABLED", "true");
+        let read = |names: &Names| {
+            let off = off || is(names.exporter, "none");
+            if off {
+                Ok(None)
+            } else {
+                Target::read(&set, names).map(Some)
+            }
+        };
         let interval = match set("OTEL_METRIC_EXPORT_INTERVAL") {
             Some(text) => millis("OTEL_METRIC_EXPORT_INTERVAL", &text, INTERVALS)?,
             None => INTERVAL,
@@ -167,7 +199,11 @@ impl Otlp {
             None => BTreeMap::new(),
         };
         Ok(Self {
-            metrics,
+            metrics: read(&METRICS)?,
+            spans: read(&SPANS)?,
+            logs: read(&LOGS)?,
+            profiles: read(&PROFILES)?,
+            delivery: Limits::default(),
             interval,
             exponential,
             service: set("OTEL_SERVICE_NAME"),
@@ -176,24 +212,56 @@ impl Otlp {
     }
 }
 
+/// What the variables of one signal are called.
+struct Names {
+    exporter: &'static str,
+    endpoint: &'static str,
+    headers: &'static str,
+    timeout: &'static str,
+    protocol: &'static str,
+    compression: &'static str,
+    /// Below the base address.
+    path: &'static str,
+}
+
+macro_rules! names {
+    ($exporter:literal, $signal:literal, $path:literal) => {
+        Names {
+            exporter: $exporter,
+            endpoint: concat!("OTEL_EXPORTER_OTLP_", $signal, "_ENDPOINT"),
+            headers: concat!("OTEL_EXPORTER_OTLP_", $signal, "_HEADERS"),
+            timeout: concat!("OTEL_EXPORTER_OTLP_", $signal, "_TIMEOUT"),
+            protocol: concat!("OTEL_EXPORTER_OTLP_", $signal, "_PROTOCOL"),
+            compression: concat!("OTEL_EXPORTER_OTLP_", $signal, "_COMPRESSION"),
+            path: $path,
+        }
+    };
+}
+
+const METRICS: Names = names!("OTEL_METRICS_EXPORTER", "METRICS", "/v1/metrics");
+const SPANS: Names = names!("OTEL_TRACES_EXPORTER", "TRACES", "/v1/traces");
+const LOGS: Names = names!("OTEL_LOGS_EXPORTER", "LOGS", "/v1/logs");
+/// The specification has no names for profiles yet: these are its pattern.
+const PROFILES: Names = names!(
+    "OTEL_PROFILES_EXPORTER",
+    "PROFILES",
+    "/v1development/profiles"
+);
+
 impl Target {
-    fn read(set: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, Error> {
+    fn read(set: &dyn Fn(&'static str) -> Option<String>, names: &Names) -> Result<Self, Error> {
         let either = |own: &'static str, all: &'static str| {
             set(own)
                 .map(|value| (own, value))
                 .or_else(|| set(all).map(|value| (all, value)))
         };
-        let own = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
-        let url = match (set(own), set("OTEL_EXPORTER_OTLP_ENDPOINT")) {
-            (Some(url), _) => checked(own, url)?,
+        let below = |base: &str| format!("{}{}", base.trim_end_matches('/'), names.path);
+        let url = match (set(names.endpoint), set("OTEL_EXPORTER_OTLP_ENDPOINT")) {
+            (Some(url), _) => checked(names.endpoint, url)?,
             (None, Some(base)) => below(&checked("OTEL_EXPORTER_OTLP_ENDPOINT", base)?),
             (None, None) => below("http://localhost:4318"),
         };
-        let headers = either(
-            "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
-            "OTEL_EXPORTER_OTLP_HEADERS",
-        );
-        let headers = match headers {
+        let headers = match either(names.headers, "OTEL_EXPORTER_OTLP_HEADERS") {
             Some((name, text)) => {
                 // Not shown: what a wrong one holds is a password all the same.
                 let headers =
@@ -205,26 +273,16 @@ impl Target {
             }
             None => BTreeMap::new(),
         };
-        let timeout = either(
-            "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT",
-            "OTEL_EXPORTER_OTLP_TIMEOUT",
-        );
-        let timeout = match timeout {
+        let timeout = match either(names.timeout, "OTEL_EXPORTER_OTLP_TIMEOUT") {
             Some((name, text)) => millis(name, &text, TIMEOUTS)?,
             None => TIMEOUT,
         };
-        let protocols = [("http/protobuf", ())];
-        let names = [
-            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
-            "OTEL_EXPORTER_OTLP_PROTOCOL",
-        ];
-        for name in names {
-            word(set, name, &protocols, ())?;
+        for name in [names.protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"] {
+            word(set, name, &[("http/protobuf", ())], ())?;
         }
         let compressions = [("gzip", true), ("none", false)];
         let all = word(set, "OTEL_EXPORTER_OTLP_COMPRESSION", &compressions, true)?;
-        let own = "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION";
-        let gzip = word(set, own, &compressions, all)?;
+        let gzip = word(set, names.compression, &compressions, all)?;
         Ok(Self {
             url,
             headers,
@@ -232,11 +290,6 @@ impl Target {
             gzip,
         })
     }
-}
-
-/// A base address with the path of metrics.
-fn below(base: &str) -> String {
-    format!("{}/v1/metrics", base.trim_end_matches('/'))
 }
 
 fn checked(name: &'static str, url: String) -> Result<String, Error> {
@@ -393,8 +446,17 @@ mod tests {
         let headers = [("api-key", "a,b="), ("x", "y")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(both.headers, BTreeMap::from(headers));
-        let common = target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all:1/base/")]);
-        assert_eq!(common.url, "https://all:1/base/v1/metrics");
+        let common = with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all:1/base/")]).unwrap();
+        let targets = [common.metrics, common.spans, common.logs, common.profiles];
+        let paths = [
+            "v1/metrics",
+            "v1/traces",
+            "v1/logs",
+            "v1development/profiles",
+        ];
+        for (target, path) in targets.into_iter().zip(paths) {
+            assert_eq!(target.unwrap().url, format!("https://all:1/base/{path}"));
+        }
     }
 
     #[test]
@@ -487,14 +549,18 @@ mod tests {
 
     #[test]
     fn pushing_can_be_switched_off_and_the_resource_named() {
+        let off = with(&[("OTEL_SDK_DISABLED", "True")]).unwrap();
         assert_eq!(
-            with(&[("OTEL_SDK_DISABLED", "True")]).unwrap().metrics,
-            None
+            [off.metrics, off.spans, off.logs, off.profiles],
+            [const { None }; 4]
         );
-        assert_eq!(
-            with(&[("OTEL_METRICS_EXPORTER", "none")]).unwrap().metrics,
-            None
-        );
+        let spans_only = with(&[
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_LOGS_EXPORTER", "None"),
+        ]);
+        let spans_only = spans_only.unwrap();
+        assert!(spans_only.metrics.is_none() && spans_only.logs.is_none());
+        assert!(spans_only.spans.is_some() && spans_only.profiles.is_some());
         let otlp = with(&[
             ("OTEL_SERVICE_NAME", "shop"),
             (

@@ -27,9 +27,9 @@ impl Source {
         self.path.split(['/', '.']).next().unwrap()
     }
 
-    /// Where connections are the point: answers and pushes.
-    fn connects(&self) -> bool {
-        ["export/serve/", "export/push/"]
+    /// Where connections or files are the point: answers, pushes, and what outlives the process.
+    fn reaches_out(&self) -> bool {
+        ["export/serve/", "export/push/", "export/delivery/spool.rs"]
             .iter()
             .any(|place| self.path.starts_with(place))
     }
@@ -194,7 +194,7 @@ fn unsafe_stands_only_in_collect_sys() {
 fn store_assess_and_export_know_no_sockets_files_or_tokio() {
     let sources: Vec<Source> = sources()
         .into_iter()
-        .filter(|source| !source.connects())
+        .filter(|source| !source.reaches_out())
         .collect();
     let words = [
         "tokio::",
@@ -310,7 +310,7 @@ fn features_switch_modules_and_doors_only() {
         total += count;
         assert_eq!(misplaced, [""; 0], "{}", source.path);
     }
-    assert!(total <= 46, "{total} lines with cfg(feature)");
+    assert!(total <= 47, "{total} lines with cfg(feature)");
     assert_eq!(
         misplaced_cfgs("#[cfg(feature = \"x\")]\nfn f() {}\n").1,
         ["fn f() {}"]

@@ -3,7 +3,7 @@
 //! The only connections that the agent opens itself. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
-mod post;
+pub(in crate::export) mod post;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,9 +12,7 @@ use std::task::{Context, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
@@ -113,11 +111,11 @@ impl MetricsPush {
         while let Some(part) = parts.next() {
             let points = points(&part);
             let started = Instant::now();
-            let outcome = self.post.send(&part.encode_to_vec());
+            let outcome = self.post.send(&part.encode_to_vec(), Duration::MAX);
             self.took.record(started.elapsed());
             match outcome {
-                Outcome::Accepted(body) => {
-                    let rejected = rejected(&body).min(points);
+                Outcome::Accepted { rejected } => {
+                    let rejected = rejected.min(points);
                     self.count(points - rejected, "");
                     self.count(rejected, "rejected");
                     self.say_success();
@@ -159,13 +157,6 @@ impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
-}
-
-/// What the collector says it could not use.
-fn rejected(body: &[u8]) -> u64 {
-    let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
-    let partial = answer.partial_success.unwrap_or_default();
-    u64::try_from(partial.rejected_data_points).unwrap_or(0)
 }
 
 /// Data points of a message.
@@ -259,4 +250,4 @@ pub(crate) fn resource<'a>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::export) mod tests;

@@ -20,8 +20,9 @@ const ARMED: u32 = 2;
 pub(crate) type ThreadName = [u8; 16];
 
 /// The names of the agent's own threads: left out of profiles, their cost has metrics of its own.
-const AGENTS: [&[u8]; 9] = [
+const AGENTS: [&[u8]; 10] = [
     b"sg-collect",
+    b"sg-deliver",
     b"sg-heap",
     b"sg-otlp",
     b"sg-profile",

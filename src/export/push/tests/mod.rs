@@ -1,10 +1,12 @@
 //! Pushes to receivers that take, refuse, reject, keep silent, break off or are not there.
 
-mod receiver;
+pub(in crate::export) mod receiver;
 
 use std::net::TcpListener;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
+};
 
 use super::*;
 use crate::catalog::{Kind, Metric};
