@@ -1,12 +1,11 @@
-//! Starts the thread that pushes to a collector.
+//! Starts the threads that push to a collector.
 
-use super::Shared;
-use super::threads;
+use super::{Shared, pushing_profiles, threads};
 use crate::collect::process::host_name;
 use crate::error::Error;
 use crate::export::push::{MetricsPush, resource};
 
-/// Starts it if there is anything to push.
+/// Starts those that have anything to push.
 ///
 /// # Errors
 /// The thread's error when the operating system gives none.
@@ -30,7 +29,9 @@ pub(super) fn start(shared: &Shared) -> Result<(), Error> {
         ("telemetry.sdk.name", env!("CARGO_PKG_NAME")),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
     ];
-    let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource(own, otlp)) else {
+    let resource = resource(own, otlp);
+    pushing_profiles::start(shared, &resource)?;
+    let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
         return Ok(());
     };
     let inside = shared.clone();

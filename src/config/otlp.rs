@@ -29,6 +29,7 @@ const TIMEOUTS: RangeInclusive<u64> = 100..=30_000;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Otlp {
     pub(crate) metrics: Option<Target>,
+    pub(crate) profiles: Option<Target>,
     pub(crate) interval: Duration,
     pub(crate) exponential: bool,
     /// By `OTEL_SERVICE_NAME`, which comes before the agent's own.
@@ -50,6 +51,7 @@ impl fmt::Debug for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Otlp")
             .field("metrics", &self.metrics)
+            .field("profiles", &self.profiles)
             .field("interval", &self.interval)
             .field("exponential", &self.exponential)
             .finish_non_exhaustive()
@@ -71,7 +73,7 @@ impl fmt::Debug for Target {
 
 impl Otlp {
     /// Pushes to the collector at a base address, such as `http://127.0.0.1:4318`: protobuf over HTTP,
-    /// gzip, metrics every 15 s.
+    /// gzip, metrics every 15 s; with feature `otlp-profiles` CPU and heap profiles every 15 s too.
     ///
     /// # Errors
     /// If this is no `http://` or `https://` address.
@@ -81,8 +83,8 @@ impl Otlp {
 
     /// As the standard `OTEL_*` variables of the environment say; without any to `http://localhost:4318`.
     ///
-    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_SERVICE_NAME`,
-    /// `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
+    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_PROFILES_EXPORTER`,
+    /// `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
     /// `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` and
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_HEADERS`,
     /// `_TIMEOUT`, `_COMPRESSION` and `_PROTOCOL`, each also for one signal, as in
@@ -100,7 +102,10 @@ impl Otlp {
     /// If a server could not read it as one header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         check_header("header", name, value)?;
-        if let Some(target) = &mut self.metrics {
+        for target in [&mut self.metrics, &mut self.profiles]
+            .into_iter()
+            .flatten()
+        {
             target.headers.insert(name.to_owned(), value.to_owned());
         }
         Ok(self)
@@ -114,7 +119,11 @@ impl Otlp {
         let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         if !INTERVALS.contains(&millis) {
             let range = "1 s to 1 h";
-            return Err(Error::out_of_range("metrics interval", range, format!("{interval:?}")));
+            return Err(Error::out_of_range(
+                "metrics interval",
+                range,
+                format!("{interval:?}"),
+            ));
         }
         self.interval = interval;
         Ok(self)
@@ -127,13 +136,27 @@ impl Otlp {
         self
     }
 
+    /// Pushes no profiles, for a collector that takes none: this part of the protocol is in development. In
+    /// the environment `OTEL_PROFILES_EXPORTER=none` says it.
+    pub fn without_profiles(mut self) -> Self {
+        self.profiles = None;
+        self
+    }
+
     fn read(variable: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, Error> {
         let set = |name| variable(name).filter(|value| !value.trim().is_empty());
         let is = |name, word: &str| {
             set(name).is_some_and(|value: String| value.trim().eq_ignore_ascii_case(word))
         };
-        let off = is("OTEL_SDK_DISABLED", "true") || is("OTEL_METRICS_EXPORTER", "none");
-        let metrics = if off { None } else { Some(Target::read(&set)?) };
+        let off = is("OTEL_SDK_DISABLED", "true");
+        let read = |names: &Names| {
+            let off = off || is(names.exporter, "none");
+            if off {
+                Ok(None)
+            } else {
+                Target::read(&set, names).map(Some)
+            }
+        };
         let interval = match set("OTEL_METRIC_EXPORT_INTERVAL") {
             Some(text) => millis("OTEL_METRIC_EXPORT_INTERVAL", &text, INTERVALS)?,
             None => INTERVAL,
@@ -159,7 +182,8 @@ impl Otlp {
             None => BTreeMap::new(),
         };
         Ok(Self {
-            metrics,
+            metrics: read(&METRICS)?,
+            profiles: read(&PROFILES)?,
             interval,
             exponential,
             service: set("OTEL_SERVICE_NAME"),
@@ -168,21 +192,53 @@ impl Otlp {
     }
 }
 
+/// What the variables of one signal are called.
+struct Names {
+    exporter: &'static str,
+    endpoint: &'static str,
+    headers: &'static str,
+    timeout: &'static str,
+    protocol: &'static str,
+    compression: &'static str,
+    /// Below the base address.
+    path: &'static str,
+}
+
+macro_rules! names {
+    ($exporter:literal, $signal:literal, $path:literal) => {
+        Names {
+            exporter: $exporter,
+            endpoint: concat!("OTEL_EXPORTER_OTLP_", $signal, "_ENDPOINT"),
+            headers: concat!("OTEL_EXPORTER_OTLP_", $signal, "_HEADERS"),
+            timeout: concat!("OTEL_EXPORTER_OTLP_", $signal, "_TIMEOUT"),
+            protocol: concat!("OTEL_EXPORTER_OTLP_", $signal, "_PROTOCOL"),
+            compression: concat!("OTEL_EXPORTER_OTLP_", $signal, "_COMPRESSION"),
+            path: $path,
+        }
+    };
+}
+
+const METRICS: Names = names!("OTEL_METRICS_EXPORTER", "METRICS", "/v1/metrics");
+const PROFILES: Names = names!(
+    "OTEL_PROFILES_EXPORTER",
+    "PROFILES",
+    "/v1development/profiles"
+);
+
 impl Target {
-    fn read(set: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, Error> {
+    fn read(set: &dyn Fn(&'static str) -> Option<String>, names: &Names) -> Result<Self, Error> {
         let either = |own: &'static str, all: &'static str| {
             set(own)
                 .map(|value| (own, value))
                 .or_else(|| set(all).map(|value| (all, value)))
         };
-        let own = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
-        let url = match (set(own), set("OTEL_EXPORTER_OTLP_ENDPOINT")) {
-            (Some(url), _) => checked(own, url)?,
+        let below = |base: &str| format!("{}{}", base.trim_end_matches('/'), names.path);
+        let url = match (set(names.endpoint), set("OTEL_EXPORTER_OTLP_ENDPOINT")) {
+            (Some(url), _) => checked(names.endpoint, url)?,
             (None, Some(base)) => below(&checked("OTEL_EXPORTER_OTLP_ENDPOINT", base)?),
             (None, None) => below("http://localhost:4318"),
         };
-        let headers = either("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS");
-        let headers = match headers {
+        let headers = match either(names.headers, "OTEL_EXPORTER_OTLP_HEADERS") {
             Some((name, text)) => {
                 let headers = pairs(name, &text)?;
                 for (header, value) in &headers {
@@ -192,20 +248,16 @@ impl Target {
             }
             None => BTreeMap::new(),
         };
-        let timeout = either("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT");
-        let timeout = match timeout {
+        let timeout = match either(names.timeout, "OTEL_EXPORTER_OTLP_TIMEOUT") {
             Some((name, text)) => millis(name, &text, TIMEOUTS)?,
             None => TIMEOUT,
         };
-        let protocols = [("http/protobuf", ())];
-        let names = ["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-        for name in names {
-            word(set, name, &protocols, ())?;
+        for name in [names.protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"] {
+            word(set, name, &[("http/protobuf", ())], ())?;
         }
         let compressions = [("gzip", true), ("none", false)];
         let all = word(set, "OTEL_EXPORTER_OTLP_COMPRESSION", &compressions, true)?;
-        let own = "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION";
-        let gzip = word(set, own, &compressions, all)?;
+        let gzip = word(set, names.compression, &compressions, all)?;
         Ok(Self {
             url,
             headers,
@@ -215,28 +267,29 @@ impl Target {
     }
 }
 
-/// A base address with the path of metrics.
-fn below(base: &str) -> String {
-    format!("{}/v1/metrics", base.trim_end_matches('/'))
-}
-
 fn checked(name: &'static str, url: String) -> Result<String, Error> {
     let url = url.trim();
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
     let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
     if !plain || host.is_none_or(str::is_empty) {
-        return Err(Error::out_of_range(name, "an http:// or https:// address", url));
+        return Err(Error::out_of_range(
+            name,
+            "an http:// or https:// address",
+            url,
+        ));
     }
     Ok(url.to_owned())
 }
 
-fn millis(
-    name: &'static str,
-    text: &str,
-    range: RangeInclusive<u64>,
-) -> Result<Duration, Error> {
-    let number = text.trim().parse().ok().filter(|number| range.contains(number));
+fn millis(name: &'static str, text: &str, range: RangeInclusive<u64>) -> Result<Duration, Error> {
+    let number = text
+        .trim()
+        .parse()
+        .ok()
+        .filter(|number| range.contains(number));
     let (least, most) = (range.start(), range.end());
     let millis = number
         .ok_or_else(|| Error::out_of_range(name, format!("{least}..={most} milliseconds"), text))?;
@@ -252,7 +305,9 @@ fn word<T: Copy>(
     let Some(text) = set(name) else {
         return Ok(default);
     };
-    let found = words.iter().find(|(word, _)| text.trim().eq_ignore_ascii_case(word));
+    let found = words
+        .iter()
+        .find(|(word, _)| text.trim().eq_ignore_ascii_case(word));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         Error::out_of_range(name, words.join("|"), text)
@@ -262,7 +317,10 @@ fn word<T: Copy>(
 /// `key=value,key=value`, with `%2C` for what would end a value.
 fn pairs(name: &'static str, text: &str) -> Result<BTreeMap<String, String>, Error> {
     let wrong = || Error::out_of_range(name, "key=value pairs, joined by commas, %-encoded", text);
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
     parts
         .map(|part| {
             let (key, value) = part.split_once('=').ok_or_else(wrong)?;
@@ -294,7 +352,11 @@ fn check_header(parameter: &'static str, name: &str, value: &str) -> Result<(), 
         return Ok(());
     }
     // The value is not shown: it may be a password.
-    Err(Error::out_of_range(parameter, "a header's name and a value of one line", name))
+    Err(Error::out_of_range(
+        parameter,
+        "a header's name and a value of one line",
+        name,
+    ))
 }
 
 #[cfg(test)]
@@ -321,7 +383,11 @@ mod tests {
         assert_eq!(metrics.url, "http://localhost:4318/v1/metrics");
         assert_eq!(metrics.timeout, Duration::from_secs(5));
         assert!(metrics.gzip && metrics.headers.is_empty());
-        assert_eq!(target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), metrics, "empty is not set");
+        assert_eq!(
+            target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]),
+            metrics,
+            "empty is not set"
+        );
     }
 
     #[test]
@@ -334,7 +400,10 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
             ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "NONE"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
-            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "api-key=a%2Cb%3D, x = y ,"),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+                "api-key=a%2Cb%3D, x = y ,",
+            ),
         ]);
         assert_eq!(both.url, "http://own:2/x");
         assert_eq!(both.timeout, Duration::from_millis(100));
@@ -342,8 +411,11 @@ mod tests {
         let headers = [("api-key", "a,b="), ("x", "y")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(both.headers, BTreeMap::from(headers));
-        let common = target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all:1/base/")]);
-        assert_eq!(common.url, "https://all:1/base/v1/metrics");
+        let common = with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all:1/base/")]).unwrap();
+        let paths = ["v1/metrics", "v1development/profiles"];
+        for (target, path) in [common.metrics, common.profiles].into_iter().zip(paths) {
+            assert_eq!(target.unwrap().url, format!("https://all:1/base/{path}"));
+        }
     }
 
     #[test]
@@ -361,8 +433,16 @@ mod tests {
             ),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip|none"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "5s", "100..=30000 milliseconds"),
-            ("OTEL_METRIC_EXPORT_INTERVAL", "0", "1000..=3600000 milliseconds"),
+            (
+                "OTEL_EXPORTER_OTLP_TIMEOUT",
+                "5s",
+                "100..=30000 milliseconds",
+            ),
+            (
+                "OTEL_METRIC_EXPORT_INTERVAL",
+                "0",
+                "1000..=3600000 milliseconds",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
                 "delta",
@@ -390,20 +470,33 @@ mod tests {
         let secret = "s3cret";
         let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", "no good=s3cret")]).unwrap_err();
         assert!(!error.to_string().contains(secret), "{error}");
-        let otlp = Otlp::to("http://c").unwrap().header("token", secret).unwrap();
+        let otlp = Otlp::to("http://c")
+            .unwrap()
+            .header("token", secret)
+            .unwrap();
         let shown = format!("{otlp:?}");
-        assert!(shown.contains("token") && !shown.contains(secret), "{shown}");
+        assert!(
+            shown.contains("token") && !shown.contains(secret),
+            "{shown}"
+        );
         let broken = otlp.header("token", "two\nlines").unwrap_err();
         assert!(broken.is_out_of_range(), "{broken}");
     }
 
     #[test]
     fn pushing_can_be_switched_off_and_the_resource_named() {
-        assert_eq!(with(&[("OTEL_SDK_DISABLED", "True")]).unwrap().metrics, None);
-        assert_eq!(with(&[("OTEL_METRICS_EXPORTER", "none")]).unwrap().metrics, None);
+        let off = with(&[("OTEL_SDK_DISABLED", "True")]).unwrap();
+        assert_eq!((off.metrics, off.profiles), (None, None));
+        let profiles_only = with(&[("OTEL_METRICS_EXPORTER", "none")]).unwrap();
+        assert!(profiles_only.metrics.is_none() && profiles_only.profiles.is_some());
+        let metrics_only = with(&[("OTEL_PROFILES_EXPORTER", "none")]).unwrap();
+        assert!(metrics_only.metrics.is_some() && metrics_only.profiles.is_none());
         let otlp = with(&[
             ("OTEL_SERVICE_NAME", "shop"),
-            ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,a=%20"),
+            (
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "deployment.environment.name=prod,a=%20",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
                 "base2_exponential_bucket_histogram",

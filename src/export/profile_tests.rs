@@ -19,6 +19,9 @@ use crate::store::profile::{
 
 #[path = "format_tests.rs"]
 mod formats;
+#[cfg(feature = "otlp-profiles")]
+#[path = "otlp/profile_tests.rs"]
+mod otlp;
 
 impl proto::Profile {
     fn text(&self, index: i64) -> &str {
@@ -91,6 +94,7 @@ fn profile(stacks: &[(&[&str], i64, &str)]) -> Profile {
             offset: 0x400,
             file: "/srv/app".to_owned(),
             build_id: "c0ffee".to_owned(),
+            htlhash: "600dcafe4a110000f2bf38c493f5fb92".to_owned(),
             complete: true,
         }],
         accounting: Accounting {
@@ -147,6 +151,7 @@ fn timed() -> Profile {
     let second = |from| Slice {
         from: Duration::from_secs(from),
         to: Duration::from_secs(from + 1),
+        period: Duration::from_nanos(PERIOD),
     };
     profile.slices = vec![second(0), second(1), second(4)];
     let value = |sample: &Sample| sample.values[1];

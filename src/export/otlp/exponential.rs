@@ -129,15 +129,15 @@ mod tests {
 
     #[test]
     fn what_no_bucket_holds_is_zero_or_above_and_nothing_is_lost() {
-        let shown = of(
-            Bounds::Request,
-            &[(1, 5), (500, 6), (u64::MAX, 7), (0, 1)],
-        );
+        let shown = of(Bounds::Request, &[(1, 5), (500, 6), (u64::MAX, 7), (0, 1)]);
         assert_eq!(shown.zero_count, 12);
         assert_eq!(shown.buckets, [7]);
         assert_eq!((shown.scale, shown.offset), (3, 8 * 8));
         let none = of(Bounds::Cache, &[]);
-        assert_eq!((none.buckets.len(), none.offset, none.zero_count), (0, 0, 0));
+        assert_eq!(
+            (none.buckets.len(), none.offset, none.zero_count),
+            (0, 0, 0)
+        );
     }
 
     #[test]

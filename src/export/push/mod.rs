@@ -4,6 +4,10 @@
 //! nothing: nobody waits for this thread.
 
 mod post;
+#[cfg(feature = "otlp-profiles")]
+pub(crate) mod profiles;
+#[cfg(feature = "otlp-profiles")]
+mod windows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -112,7 +116,10 @@ impl MetricsPush {
     fn count(&self, points: u64, error_type: &str) {
         if points > 0 {
             let row = &families::OTEL_EXPORTED_METRIC_POINTS;
-            let counter = self.store.metrics.own_counter(row, &[COMPONENT, error_type]);
+            let counter = self
+                .store
+                .metrics
+                .own_counter(row, &[COMPONENT, error_type]);
             counter.add(points);
         }
     }
@@ -134,7 +141,10 @@ fn rejected(body: &[u8]) -> u64 {
 /// Data points of a message.
 fn points(message: &ExportMetricsServiceRequest) -> u64 {
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-    let scopes = message.resource_metrics.iter().flat_map(|one| &one.scope_metrics);
+    let scopes = message
+        .resource_metrics
+        .iter()
+        .flat_map(|one| &one.scope_metrics);
     let metrics = scopes.flat_map(|scope| &scope.metrics);
     let points = metrics.map(|metric| match &metric.data {
         Some(Data::Gauge(held)) => held.data_points.len(),
@@ -190,17 +200,23 @@ pub(crate) fn resource<'a>(
     own: impl IntoIterator<Item = (&'a str, &'a str)>,
     otlp: &'a Otlp,
 ) -> Resource {
-    let said = otlp.attributes.iter().map(|(key, value)| (&**key, &**value));
+    let said = otlp
+        .attributes
+        .iter()
+        .map(|(key, value)| (&**key, &**value));
     let service = otlp.service.as_deref().map(|name| ("service.name", name));
     // The host's attributes come before what was found, and the service's name before theirs.
     let all = own.into_iter().chain(said).chain(service);
     let all: std::collections::BTreeMap<&str, &str> =
         all.filter(|(_, value)| !value.is_empty()).collect();
     Resource {
-        attributes: all.into_iter().map(|(key, value)| attribute(key, value)).collect(),
+        attributes: all
+            .into_iter()
+            .map(|(key, value)| attribute(key, value))
+            .collect(),
         ..Resource::default()
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::export) mod tests;

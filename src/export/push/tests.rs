@@ -14,7 +14,7 @@ use crate::store::metrics::Value;
 static WORK: Metric = Metric::counter("work_total", "Work.").labels(&["place"]);
 
 /// A receiver that answers the first requests so and then is gone; what it was sent comes by the channel.
-fn receiver(answers: Vec<Vec<u8>>) -> (String, Receiver<(String, Vec<u8>)>) {
+pub(in crate::export) fn receiver(answers: Vec<Vec<u8>>) -> (String, Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (seen, requests) = channel();
@@ -47,7 +47,9 @@ fn request(stream: &mut TcpStream) -> (String, Vec<u8>) {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
             continue;
         };
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+        let head = String::from_utf8(bytes[..end].to_vec())
+            .unwrap()
+            .to_lowercase();
         let (_, rest) = head.split_once("content-length: ").unwrap();
         let wanted: usize = rest.lines().next().unwrap().parse().unwrap();
         if bytes.len() >= end + 4 + wanted {
@@ -56,7 +58,7 @@ fn request(stream: &mut TcpStream) -> (String, Vec<u8>) {
     }
 }
 
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+pub(in crate::export) fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n",
         body.len()
@@ -76,7 +78,9 @@ fn push(address: &str) -> (Arc<Store>, MetricsPush) {
 /// Points by what became of them.
 fn counted(store: &Store) -> Vec<(String, u64)> {
     let snapshot = store.metrics.snapshot();
-    let family = snapshot.family(&families::OTEL_EXPORTED_METRIC_POINTS).unwrap();
+    let family = snapshot
+        .family(&families::OTEL_EXPORTED_METRIC_POINTS)
+        .unwrap();
     let values = snapshot.values(family).map(|(series, value)| {
         let Value::Total(total) = value else {
             panic!("{value:?}");
@@ -101,14 +105,22 @@ fn a_push_is_packed_protobuf_with_its_headers_and_the_value() {
         assert!(head.contains(line), "{head}");
     }
     let mut message = Vec::new();
-    flate2::read::GzDecoder::new(&*body).read_to_end(&mut message).unwrap();
+    flate2::read::GzDecoder::new(&*body)
+        .read_to_end(&mut message)
+        .unwrap();
     let message = ExportMetricsServiceRequest::decode(&*message).unwrap();
     let points = points(&message);
     assert_eq!(counted(&store), [(String::new(), points)]);
     let metrics = &message.resource_metrics[0].scope_metrics[0].metrics;
     let work = metrics.iter().find(|metric| metric.name == "work_total");
     assert!(format!("{work:?}").contains("AsInt(7)"), "{work:?}");
-    assert!(store.metrics.snapshot().family(&families::AGENT_LAST_SUCCESS).is_some());
+    assert!(
+        store
+            .metrics
+            .snapshot()
+            .family(&families::AGENT_LAST_SUCCESS)
+            .is_some()
+    );
 }
 
 #[test]
@@ -124,11 +136,18 @@ fn what_a_collector_cannot_use_is_counted_and_its_wish_to_wait_is_heeded() {
         answer("200 OK", "", &rejects.encode_to_vec()),
         answer("503 Service Unavailable", retry, b"later"),
         answer("400 Bad Request", "", b"never"),
-        answer("307 Temporary Redirect", "Location: http://127.0.0.1:1/\r\n", &[]),
+        answer(
+            "307 Temporary Redirect",
+            "Location: http://127.0.0.1:1/\r\n",
+            &[],
+        ),
     ]);
     let (store, push) = push(&address);
     let waits = [(); 4].map(|()| push.push());
-    assert_eq!(waits, [Duration::ZERO, LONGEST_WAIT, Duration::ZERO, Duration::ZERO]);
+    assert_eq!(
+        waits,
+        [Duration::ZERO, LONGEST_WAIT, Duration::ZERO, Duration::ZERO]
+    );
     let counted = counted(&store);
     let kinds: Vec<&str> = counted.iter().map(|(kind, _)| &**kind).collect();
     assert_eq!(kinds, ["", "rejected", "503", "400", "307"]);
@@ -137,7 +156,10 @@ fn what_a_collector_cannot_use_is_counted_and_its_wish_to_wait_is_heeded() {
 
 #[test]
 fn a_collector_that_is_gone_or_silent_is_said_and_the_next_push_has_all() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let (store, gone) = push(&format!("http://{closed}"));
     gone.push();
     assert_eq!(counted(&store)[0].0, "connection");
@@ -153,7 +175,9 @@ fn a_collector_that_is_gone_or_silent_is_said_and_the_next_push_has_all() {
     requests.recv().unwrap();
     let (_, body) = requests.recv().unwrap();
     let mut message = Vec::new();
-    flate2::read::GzDecoder::new(&*body).read_to_end(&mut message).unwrap();
+    flate2::read::GzDecoder::new(&*body)
+        .read_to_end(&mut message)
+        .unwrap();
     let message = ExportMetricsServiceRequest::decode(&*message).unwrap();
     let metrics = &message.resource_metrics[0].scope_metrics[0].metrics;
     let work = metrics.iter().find(|metric| metric.name == "work_total");
@@ -163,7 +187,9 @@ fn a_collector_that_is_gone_or_silent_is_said_and_the_next_push_has_all() {
 #[test]
 fn a_large_message_goes_in_parts_that_hold_each_family_once() {
     let store = Arc::new(Store::new(10_000));
-    let counters = families::ALL.iter().filter(|metric| metric.kind == Kind::Counter);
+    let counters = families::ALL
+        .iter()
+        .filter(|metric| metric.kind == Kind::Counter);
     for metric in counters {
         let values = vec!["x"; metric.labels.len()];
         store.metrics.counter(metric, &values).unwrap().inc();
