@@ -30,6 +30,8 @@ pub use collect::sys::heap::ProfiledAllocator;
 pub use config::DEFAULT_ADDRESS;
 #[cfg(feature = "otlp")]
 pub use config::otlp::Otlp;
+#[cfg(feature = "otlp-profiles")]
+pub use config::pyroscope::Pyroscope;
 pub use error::Error;
 pub use export::respond::{Reply, Request};
 pub use instrument::awaits::awaiting;

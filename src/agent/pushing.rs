@@ -10,6 +10,7 @@ use crate::export::push::{MetricsPush, resource};
 /// # Errors
 /// The thread's error when the operating system gives none.
 pub(super) fn start(shared: &Shared) -> Result<(), Error> {
+    pushing_profiles::start_pyroscope(shared)?;
     let Some(otlp) = &shared.config.otlp else {
         return Ok(());
     };

@@ -1,25 +1,44 @@
-//! Starts the thread that pushes profiles.
+//! Starts the threads that push profiles.
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use super::Shared;
-use super::threads;
+use super::{Shared, threads};
 use crate::error::Error;
 use crate::export::push::profiles::ProfilesPush;
+use crate::export::push::{otlp_profiles, pyroscope};
 
-/// Starts it if there is anywhere to push to and anything to push.
+/// Starts the one that pushes to a collector, if profiles are to go there.
 ///
 /// # Errors
 /// The thread's error when the operating system gives none.
 pub(super) fn start(shared: &Shared, resource: &Resource) -> Result<(), Error> {
+    let otlp = shared.config.otlp.as_ref();
+    let push = otlp.and_then(|otlp| otlp_profiles::push(&shared.store, otlp, resource.clone()));
+    run(shared, "sg-otlp-prof", "otlp_profiles", push)
+}
+
+/// Starts the one that pushes to Pyroscope, if there is one.
+///
+/// # Errors
+/// The thread's error when the operating system gives none.
+pub(super) fn start_pyroscope(shared: &Shared) -> Result<(), Error> {
     let config = &shared.config;
-    let otlp = config.otlp.as_ref().filter(|_| config.profiling);
-    let push = otlp.and_then(|otlp| ProfilesPush::new(&shared.store, otlp, resource.clone()));
-    let Some(mut push) = push else {
+    let push = config.pyroscope.as_ref();
+    let push = push.map(|target| pyroscope::push(&shared.store, target, &config.service));
+    run(shared, "sg-pyroscope", "pyroscope", push)
+}
+
+fn run(
+    shared: &Shared,
+    name: &'static str,
+    component: &'static str,
+    push: Option<ProfilesPush>,
+) -> Result<(), Error> {
+    let Some(mut push) = push.filter(|_| shared.config.profiling) else {
         return Ok(());
     };
     let inside = shared.clone();
-    threads::start("sg-otlp-prof", "otlp_profiles", shared, move || {
+    threads::start(name, component, shared, move || {
         while !inside.stop.is_asked() {
             let wait = push.turn();
             inside.stop.pause(wait);

@@ -12,3 +12,14 @@ use crate::error::Error;
 pub(super) fn start(_shared: &Shared, _resource: &Resource) -> Result<(), Error> {
     Ok(())
 }
+
+/// Does nothing.
+///
+/// # Errors
+/// None.
+pub(super) fn start_pyroscope(shared: &Shared) -> Result<(), Error> {
+    match &shared.config.pyroscope {
+        None => Ok(()),
+        Some(never) => match *never {},
+    }
+}

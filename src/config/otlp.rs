@@ -267,7 +267,7 @@ impl Target {
     }
 }
 
-fn checked(name: &'static str, url: String) -> Result<String, Error> {
+pub(super) fn checked(name: &'static str, url: String) -> Result<String, Error> {
     let url = url.trim();
     let rest = url
         .strip_prefix("http://")
@@ -344,7 +344,7 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn check_header(parameter: &'static str, name: &str, value: &str) -> Result<(), Error> {
+pub(super) fn check_header(parameter: &'static str, name: &str, value: &str) -> Result<(), Error> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let named = !name.is_empty() && name.bytes().all(is_token);
     let is_text = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);

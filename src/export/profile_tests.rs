@@ -43,6 +43,18 @@ fn unpack(body: &[u8]) -> Vec<u8> {
     raw
 }
 
+/// What is in a pprof body: the sum of each column, how many samples, since when.
+#[cfg(feature = "otlp-profiles")]
+pub(in crate::export) fn read_pprof(body: &[u8]) -> (Vec<(String, i64)>, usize, i64) {
+    let profile = decode(body);
+    let columns = profile.sample_type.iter().enumerate();
+    let columns = columns.map(|(column, held)| {
+        let name = profile.text(held.kind).to_owned();
+        (name, profile.total(column))
+    });
+    (columns.collect(), profile.sample.len(), profile.time_nanos)
+}
+
 const PERIOD: u64 = 10_101_010;
 
 /// A profile of `(stack of names, leaf first; samples; thread)`.
@@ -381,7 +393,7 @@ fn a_profile_past_the_limit_folds_its_rest_and_keeps_its_total() {
         assert_eq!(svg_total(&svg).unwrap(), profile.total(1));
     }
     let small = 400_000;
-    let raw = pprof::encode_within(&profile, small);
+    let raw = unpack(&pprof::encode_within(&profile, small));
     assert!(raw.len() <= small && raw.len() > small / 2, "{}", raw.len());
     let decoded = proto::Profile::decode(&*raw).unwrap();
     assert_eq!(decoded.total(0), profile.total(0));

@@ -3,9 +3,13 @@
 //! Beside `serve` the only place that opens connections. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
+#[cfg(feature = "otlp-profiles")]
+pub(crate) mod otlp_profiles;
 mod post;
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod profiles;
+#[cfg(feature = "otlp-profiles")]
+pub(crate) mod pyroscope;
 #[cfg(feature = "otlp-profiles")]
 mod windows;
 

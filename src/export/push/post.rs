@@ -36,10 +36,16 @@ pub(super) enum Outcome {
 pub(super) struct Post {
     agent: Agent,
     target: Target,
+    content_type: &'static str,
 }
 
 impl Post {
     pub(super) fn new(target: Target) -> Self {
+        Self::of(target, "application/x-protobuf")
+    }
+
+    /// For bodies of another type.
+    pub(super) fn of(target: Target, content_type: &'static str) -> Self {
         let config = Agent::config_builder()
             .timeout_global(Some(target.timeout))
             .http_status_as_error(false)
@@ -51,6 +57,7 @@ impl Post {
         Self {
             agent: config.into(),
             target,
+            content_type,
         }
     }
 
@@ -65,7 +72,7 @@ impl Post {
         for (name, value) in &self.target.headers {
             request = request.header(name, value);
         }
-        request = request.header("Content-Type", "application/x-protobuf");
+        request = request.header("Content-Type", self.content_type);
         if packed.is_some() {
             request = request.header("Content-Encoding", "gzip");
         }

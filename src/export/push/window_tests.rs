@@ -65,7 +65,7 @@ fn cpu(wish: CpuWish) -> Profile {
     }
 }
 
-fn heap(allocated: i64) -> Profile {
+pub(in crate::export) fn heap(allocated: i64) -> Profile {
     Profile {
         start_unix_nanos: START * 1_000_000 + u64::try_from(allocated).unwrap() * 1_000_000_000,
         period_type: SPACE,

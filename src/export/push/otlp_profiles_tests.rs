@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesPartialSuccess, ExportProfilesServiceRequest,
@@ -12,13 +13,13 @@ use super::super::resource;
 use super::super::tests::{answer, receiver};
 use super::super::windows::tests::{Answered, answered_store};
 use super::*;
-use crate::store::metrics::Value;
+use crate::store::metrics::{Value, unix_nanos_now};
 
 fn push(address: &str) -> (Answered, ProfilesPush) {
     let answered = answered_store();
     let otlp = Otlp::to(address).unwrap();
     let resource = resource([("service.name", "shop")], &otlp);
-    let push = ProfilesPush::new(&answered.store, &otlp, resource).unwrap();
+    let push = super::push(&answered.store, &otlp, resource).unwrap();
     (answered, push)
 }
 
@@ -131,5 +132,5 @@ fn a_collector_that_is_gone_is_tried_again_with_the_same_window() {
 fn without_a_target_there_is_no_push() {
     let store = Arc::new(Store::new(10));
     let otlp = Otlp::to("http://c").unwrap().without_profiles();
-    assert!(ProfilesPush::new(&store, &otlp, Resource::default()).is_none());
+    assert!(super::push(&store, &otlp, Resource::default()).is_none());
 }
