@@ -49,6 +49,8 @@ pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, Trace
 pub use export::collector::CoreCollector;
 #[cfg(feature = "http")]
 pub use export::serve::{AgentBody, AgentService, Connected};
+#[cfg(feature = "metrics")]
+pub use instrument::recorder::MetricsRecorder;
 #[cfg(feature = "tower")]
 pub use instrument::request_body::ResponseBody;
 #[cfg(feature = "tower")]

@@ -309,7 +309,7 @@ fn unit(unit: Unit) -> &'static str {
         Unit::Seconds => "s",
         Unit::Bytes => "By",
         Unit::Ratio => "1",
-        Unit::Count => "",
+        Unit::Count | Unit::Number => "",
     }
 }
 
