@@ -33,6 +33,7 @@ pub use config::otlp::Otlp;
 #[cfg(feature = "otlp-profiles")]
 pub use config::pyroscope::Pyroscope;
 pub use error::Error;
+pub use export::flushed::Flushed;
 pub use export::respond::{Reply, Request};
 pub use instrument::awaits::awaiting;
 pub use instrument::cache::{

@@ -1,26 +1,66 @@
-//! Starts the threads that push to a collector.
+//! Starts the threads that push to a collector, and stops the one that delivers what waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::{Shared, pushing_profiles, threads};
 use crate::collect::process::host_name;
 use crate::error::Error;
+use crate::export::delivery::Delivery;
+use crate::export::flushed::Flushed;
 use crate::export::push::{MetricsPush, resource};
 
-/// Starts those that have anything to push.
+/// What is on its way to a collector.
+#[derive(Default)]
+pub(super) struct Pushing {
+    /// `None` where nothing is pushed.
+    delivery: Option<Arc<Delivery>>,
+}
+
+impl Pushing {
+    /// Asks for what waits to be delivered within so long.
+    pub(super) fn stop(&self, drain: Duration) {
+        if let Some(delivery) = &self.delivery {
+            // A little earlier than the host stops waiting, or the thread would be found still running.
+            delivery.close(drain.mul_f64(0.9));
+        }
+    }
+
+    /// What became of it; what has not been delivered by now never is.
+    pub(super) fn flushed(&self) -> Vec<Flushed> {
+        let delivery = self.delivery.as_ref();
+        delivery
+            .map(|delivery| delivery.flushed())
+            .unwrap_or_default()
+    }
+}
+
+/// Starts them if there is anything to push.
 ///
 /// # Errors
 /// The thread's error when the operating system gives none.
-pub(super) fn start(shared: &Shared) -> Result<(), Error> {
+pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
     pushing_profiles::start_pyroscope(shared)?;
     let Some(otlp) = &shared.config.otlp else {
-        return Ok(());
+        return Ok(Pushing::default());
+    };
+    let delivery = Delivery::new(&shared.store, otlp);
+    let sending = Arc::clone(&delivery);
+    threads::start("sg-deliver", "deliver", shared, move || sending.run())?;
+    let pushing = Pushing {
+        delivery: Some(Arc::clone(&delivery)),
     };
     let pid = std::process::id().to_string();
     let host = host_name().unwrap_or_default();
     let program = std::env::current_exe().ok();
     let program = program.as_deref().and_then(std::path::Path::file_name);
     let program = program.unwrap_or_default().to_string_lossy();
+    let instance = instance_id();
     let own = [
         ("service.name", &*shared.config.service),
+        ("service.instance.id", &instance),
         ("service.version", &shared.config.version),
         ("host.name", &host),
         ("os.type", std::env::consts::OS),
@@ -31,9 +71,11 @@ pub(super) fn start(shared: &Shared) -> Result<(), Error> {
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
     ];
     let resource = resource(own, otlp);
-    pushing_profiles::start(shared, &resource)?;
+    // The one that runs already would wait for ever.
+    let stop = |_: &Error| pushing.stop(Duration::ZERO);
+    pushing_profiles::start(shared, &delivery, &resource).inspect_err(stop)?;
     let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
-        return Ok(());
+        return Ok(pushing);
     };
     let inside = shared.clone();
     threads::start("sg-otlp", "otlp", shared, move || {
@@ -44,4 +86,21 @@ pub(super) fn start(shared: &Shared) -> Result<(), Error> {
         // What was counted since the last push.
         metrics.push();
     })
+    .inspect_err(stop)?;
+    Ok(pushing)
+}
+
+/// A random UUID of version 4, without which two processes of a service would write the same series. The
+/// standard library's hash keys bring the operating system's random numbers.
+fn instance_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    let (high, low) = (random(), random());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff,
+    )
 }

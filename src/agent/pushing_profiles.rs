@@ -1,9 +1,12 @@
 //! Starts the threads that push profiles.
 
+use std::sync::Arc;
+
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::{Shared, threads};
 use crate::error::Error;
+use crate::export::delivery::Delivery;
 use crate::export::push::profiles::ProfilesPush;
 use crate::export::push::{otlp_profiles, pyroscope};
 
@@ -11,9 +14,12 @@ use crate::export::push::{otlp_profiles, pyroscope};
 ///
 /// # Errors
 /// The thread's error when the operating system gives none.
-pub(super) fn start(shared: &Shared, resource: &Resource) -> Result<(), Error> {
-    let otlp = shared.config.otlp.as_ref();
-    let push = otlp.and_then(|otlp| otlp_profiles::push(&shared.store, otlp, resource.clone()));
+pub(super) fn start(
+    shared: &Shared,
+    delivery: &Arc<Delivery>,
+    resource: &Resource,
+) -> Result<(), Error> {
+    let push = otlp_profiles::push(&shared.store, delivery, resource.clone());
     run(shared, "sg-otlp-prof", "otlp_profiles", push)
 }
 

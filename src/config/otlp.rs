@@ -3,12 +3,17 @@
 //! Source: the OpenTelemetry specification, "OTLP exporter configuration", "Environment variables" and
 //! "Resource SDK". A variable that is set and empty counts as not set, as it says there.
 
+#[path = "otlp_delivery.rs"]
+pub(crate) mod delivery;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::Error;
+
+use delivery::Limits;
 
 /// Between two pushes of metrics: as often as Prometheus scrapes by our rules, so that both see the same.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -29,7 +34,11 @@ const TIMEOUTS: RangeInclusive<u64> = 100..=30_000;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Otlp {
     pub(crate) metrics: Option<Target>,
+    pub(crate) spans: Option<Target>,
+    pub(crate) logs: Option<Target>,
     pub(crate) profiles: Option<Target>,
+    /// How spans, logs and profiles wait for a collector that is away.
+    pub(crate) delivery: Limits,
     pub(crate) interval: Duration,
     pub(crate) exponential: bool,
     /// By `OTEL_SERVICE_NAME`, which comes before the agent's own.
@@ -51,7 +60,10 @@ impl fmt::Debug for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Otlp")
             .field("metrics", &self.metrics)
+            .field("spans", &self.spans)
+            .field("logs", &self.logs)
             .field("profiles", &self.profiles)
+            .field("delivery", &self.delivery)
             .field("interval", &self.interval)
             .field("exponential", &self.exponential)
             .finish_non_exhaustive()
@@ -73,7 +85,7 @@ impl fmt::Debug for Target {
 
 impl Otlp {
     /// Pushes to the collector at a base address, such as `http://127.0.0.1:4318`: protobuf over HTTP,
-    /// gzip, metrics every 15 s; with feature `otlp-profiles` CPU and heap profiles every 15 s too.
+    /// gzip, metrics every 15 s.
     ///
     /// # Errors
     /// If this is no `http://` or `https://` address.
@@ -83,8 +95,8 @@ impl Otlp {
 
     /// As the standard `OTEL_*` variables of the environment say; without any to `http://localhost:4318`.
     ///
-    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_PROFILES_EXPORTER`,
-    /// `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
+    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_TRACES_EXPORTER`,
+    /// `OTEL_LOGS_EXPORTER`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
     /// `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` and
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_HEADERS`,
     /// `_TIMEOUT`, `_COMPRESSION` and `_PROTOCOL`, each also for one signal, as in
@@ -102,10 +114,7 @@ impl Otlp {
     /// If a server could not read it as one header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         check_header("header", name, value)?;
-        for target in [&mut self.metrics, &mut self.profiles]
-            .into_iter()
-            .flatten()
-        {
+        for target in self.targets() {
             target.headers.insert(name.to_owned(), value.to_owned());
         }
         Ok(self)
@@ -116,16 +125,19 @@ impl Otlp {
     /// # Errors
     /// If it is out of range.
     pub fn metrics_interval(mut self, interval: Duration) -> Result<Self, Error> {
-        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-        if !INTERVALS.contains(&millis) {
-            let range = "1 s to 1 h";
-            return Err(Error::out_of_range(
-                "metrics interval",
-                range,
-                format!("{interval:?}"),
-            ));
+        self.interval = within("metrics interval", INTERVALS, interval)?;
+        Ok(self)
+    }
+
+    /// Gives each attempt so long, name look-up and answer included, 100 ms to 30 s; the default is 5 s.
+    ///
+    /// # Errors
+    /// If it is out of range.
+    pub fn timeout(mut self, timeout: Duration) -> Result<Self, Error> {
+        let timeout = within("timeout", TIMEOUTS, timeout)?;
+        for target in self.targets() {
+            target.timeout = timeout;
         }
-        self.interval = interval;
         Ok(self)
     }
 
@@ -141,6 +153,17 @@ impl Otlp {
     pub fn without_profiles(mut self) -> Self {
         self.profiles = None;
         self
+    }
+
+    fn targets(&mut self) -> impl Iterator<Item = &mut Target> {
+        [
+            &mut self.metrics,
+            &mut self.spans,
+            &mut self.logs,
+            &mut self.profiles,
+        ]
+        .into_iter()
+        .flatten()
     }
 
     fn read(variable: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, Error> {
@@ -178,12 +201,16 @@ impl Otlp {
             (),
         )?;
         let attributes = match set("OTEL_RESOURCE_ATTRIBUTES") {
-            Some(text) => pairs("OTEL_RESOURCE_ATTRIBUTES", &text)?,
+            Some(text) => pairs(&text)
+                .ok_or_else(|| Error::out_of_range("OTEL_RESOURCE_ATTRIBUTES", PAIRS, text))?,
             None => BTreeMap::new(),
         };
         Ok(Self {
             metrics: read(&METRICS)?,
+            spans: read(&SPANS)?,
+            logs: read(&LOGS)?,
             profiles: read(&PROFILES)?,
+            delivery: Limits::default(),
             interval,
             exponential,
             service: set("OTEL_SERVICE_NAME"),
@@ -219,6 +246,9 @@ macro_rules! names {
 }
 
 const METRICS: Names = names!("OTEL_METRICS_EXPORTER", "METRICS", "/v1/metrics");
+const SPANS: Names = names!("OTEL_TRACES_EXPORTER", "TRACES", "/v1/traces");
+const LOGS: Names = names!("OTEL_LOGS_EXPORTER", "LOGS", "/v1/logs");
+/// The specification has no names for profiles yet: these are its pattern.
 const PROFILES: Names = names!(
     "OTEL_PROFILES_EXPORTER",
     "PROFILES",
@@ -240,7 +270,9 @@ impl Target {
         };
         let headers = match either(names.headers, "OTEL_EXPORTER_OTLP_HEADERS") {
             Some((name, text)) => {
-                let headers = pairs(name, &text)?;
+                // Not shown: what a wrong one holds is a password all the same.
+                let headers =
+                    pairs(&text).ok_or_else(|| Error::out_of_range(name, PAIRS, "***"))?;
                 for (header, value) in &headers {
                     check_header(name, header, value)?;
                 }
@@ -269,17 +301,16 @@ impl Target {
 
 pub(super) fn checked(name: &'static str, url: String) -> Result<String, Error> {
     let url = url.trim();
+    // What stands before it is a password: neither sent nor shown.
+    let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
     let rest = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-    let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
-    if !plain || host.is_none_or(str::is_empty) {
-        return Err(Error::out_of_range(
-            name,
-            "an http:// or https:// address",
-            url,
-        ));
+    let fits = host.is_some_and(|host| !host.is_empty() && !host.contains('@'));
+    if !fits || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let range = "an http:// or https:// address without a password";
+        return Err(Error::out_of_range(name, range, shown));
     }
     Ok(url.to_owned())
 }
@@ -294,6 +325,20 @@ fn millis(name: &'static str, text: &str, range: RangeInclusive<u64>) -> Result<
     let millis = number
         .ok_or_else(|| Error::out_of_range(name, format!("{least}..={most} milliseconds"), text))?;
     Ok(Duration::from_millis(millis))
+}
+
+fn within(
+    parameter: &'static str,
+    range: RangeInclusive<u64>,
+    seen: Duration,
+) -> Result<Duration, Error> {
+    let millis = u64::try_from(seen.as_millis()).unwrap_or(u64::MAX);
+    if range.contains(&millis) {
+        return Ok(seen);
+    }
+    let (least, most) = (range.start(), range.end());
+    let range = format!("{least}..={most} milliseconds");
+    Err(Error::out_of_range(parameter, range, millis))
 }
 
 fn word<T: Copy>(
@@ -314,23 +359,20 @@ fn word<T: Copy>(
     })
 }
 
-/// `key=value,key=value`, with `%2C` for what would end a value.
-fn pairs(name: &'static str, text: &str) -> Result<BTreeMap<String, String>, Error> {
-    let wrong = || Error::out_of_range(name, "key=value pairs, joined by commas, %-encoded", text);
+const PAIRS: &str = "key=value pairs, joined by commas, %-encoded";
+
+/// `key=value,key=value`, with `%2C` for what would end a value; `None` if it is anything else.
+fn pairs(text: &str) -> Option<BTreeMap<String, String>> {
     let parts = text
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let (key, value) = part.split_once('=').ok_or_else(wrong)?;
-            let (key, value) = (key.trim(), decoded(value.trim()).ok_or_else(wrong)?);
-            if key.is_empty() {
-                return Err(wrong());
-            }
-            Ok((key.to_owned(), value))
-        })
-        .collect()
+    let pair = |part: &str| {
+        let (key, value) = part.split_once('=')?;
+        let (key, value) = (key.trim(), decoded(value.trim())?);
+        (!key.is_empty()).then(|| (key.to_owned(), value))
+    };
+    parts.map(pair).collect()
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -412,8 +454,14 @@ mod tests {
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(both.headers, BTreeMap::from(headers));
         let common = with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all:1/base/")]).unwrap();
-        let paths = ["v1/metrics", "v1development/profiles"];
-        for (target, path) in [common.metrics, common.profiles].into_iter().zip(paths) {
+        let targets = [common.metrics, common.spans, common.logs, common.profiles];
+        let paths = [
+            "v1/metrics",
+            "v1/traces",
+            "v1/logs",
+            "v1development/profiles",
+        ];
+        for (target, path) in targets.into_iter().zip(paths) {
             assert_eq!(target.unwrap().url, format!("https://all:1/base/{path}"));
         }
     }
@@ -424,12 +472,12 @@ mod tests {
             (
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
                 "collector:4318",
-                "an http:// or https:// address",
+                "an http:// or https:// address without a password",
             ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
                 "http:///v1",
-                "an http:// or https:// address",
+                "an http:// or https:// address without a password",
             ),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip|none"),
@@ -468,8 +516,16 @@ mod tests {
     #[test]
     fn no_header_value_is_shown_in_an_error_or_by_debug() {
         let secret = "s3cret";
-        let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", "no good=s3cret")]).unwrap_err();
-        assert!(!error.to_string().contains(secret), "{error}");
+        for broken in ["no good=s3cret", "s3cret", "token=s3cret%"] {
+            let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", broken)]).unwrap_err();
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+        let error = Otlp::to("http://user:s3cret@c").unwrap_err().to_string();
+        let range = "an http:// or https:// address without a password";
+        assert_eq!(
+            error,
+            format!(r#"OTEL_EXPORTER_OTLP_ENDPOINT must be {range} (got "c")"#)
+        );
         let otlp = Otlp::to("http://c")
             .unwrap()
             .header("token", secret)
@@ -484,13 +540,34 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_or_a_timeout_out_of_range_is_named_with_the_range() {
+        let otlp = || Otlp::to("http://c").unwrap();
+        let never = otlp().metrics_interval(Duration::MAX).unwrap_err();
+        let range = "1000..=3600000 milliseconds";
+        let seen = u64::MAX;
+        let text = format!(r#"metrics interval must be {range} (got "{seen}")"#);
+        assert_eq!(never.to_string(), text);
+        let hasty = otlp().timeout(Duration::from_millis(99)).unwrap_err();
+        let text = r#"timeout must be 100..=30000 milliseconds (got "99")"#;
+        assert_eq!(hasty.to_string(), text);
+        let longest = otlp().timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(longest.metrics.unwrap().timeout, Duration::from_secs(30));
+    }
+
+    #[test]
     fn pushing_can_be_switched_off_and_the_resource_named() {
         let off = with(&[("OTEL_SDK_DISABLED", "True")]).unwrap();
-        assert_eq!((off.metrics, off.profiles), (None, None));
-        let profiles_only = with(&[("OTEL_METRICS_EXPORTER", "none")]).unwrap();
-        assert!(profiles_only.metrics.is_none() && profiles_only.profiles.is_some());
-        let metrics_only = with(&[("OTEL_PROFILES_EXPORTER", "none")]).unwrap();
-        assert!(metrics_only.metrics.is_some() && metrics_only.profiles.is_none());
+        assert_eq!(
+            [off.metrics, off.spans, off.logs, off.profiles],
+            [const { None }; 4]
+        );
+        let spans_only = with(&[
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_LOGS_EXPORTER", "None"),
+        ]);
+        let spans_only = spans_only.unwrap();
+        assert!(spans_only.metrics.is_none() && spans_only.logs.is_none());
+        assert!(spans_only.spans.is_some() && spans_only.profiles.is_some());
         let otlp = with(&[
             ("OTEL_SERVICE_NAME", "shop"),
             (

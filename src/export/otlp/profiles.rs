@@ -41,6 +41,11 @@ pub(crate) fn encode(resource: &Resource, profile: &Profile, limit: usize) -> io
     })
 }
 
+/// How many profiles the message of one has.
+pub(crate) fn count(profile: &Profile) -> u64 {
+    parts(profile).len() as u64
+}
+
 /// The message itself.
 pub(crate) fn message(resource: &Resource, profile: &Profile) -> ExportProfilesServiceRequest {
     let mut tables = Tables::new(profile);

@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, exemplar};
+use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, Sum, exemplar};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 
@@ -93,13 +93,8 @@ fn samples(pushed: &[Metric]) -> Samples {
             assert!(twice.is_none(), "{name}{suffix} twice");
         };
         match metric.data.as_ref().unwrap() {
-            Data::Gauge(_) | Data::Sum(_) => {
-                let points = match metric.data.as_ref().unwrap() {
-                    Data::Gauge(gauge) => &gauge.data_points,
-                    Data::Sum(sum) => &sum.data_points,
-                    _ => unreachable!(),
-                };
-                for point in points {
+            Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => {
+                for point in data_points {
                     assert_eq!(
                         (point.start_time_unix_nano, point.time_unix_nano),
                         (START, NOW)

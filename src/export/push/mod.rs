@@ -1,11 +1,11 @@
 //! Sends what a collector shall have, on a thread of the agent's own.
 //!
-//! Beside `serve` the only place that opens connections. A collector that is gone or slow costs the host
+//! The only connections that the agent opens itself. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod otlp_profiles;
-mod post;
+pub(in crate::export) mod post;
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod profiles;
 #[cfg(feature = "otlp-profiles")]
@@ -13,20 +13,25 @@ pub(crate) mod pyroscope;
 #[cfg(feature = "otlp-profiles")]
 mod windows;
 
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 
 use super::otlp::attribute;
 use super::otlp::metrics::{HistogramForm, Push};
 use crate::catalog::families;
+use crate::config;
 use crate::config::otlp::Otlp;
 use crate::store::Store;
+use crate::store::demand::{Demand, Outcome as Asked};
 use crate::store::metrics::{Histogram, unix_nanos_now};
 
 use post::{Outcome, Post};
@@ -74,10 +79,20 @@ impl MetricsPush {
     pub(crate) fn turn(&mut self) -> Duration {
         let now = Instant::now();
         if now >= self.due {
+            self.refresh();
             let wait = self.push();
             self.due = now + self.interval.max(wait);
         }
         self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Has the readings made that a scrape would have made, and waits as long as a scrape does.
+    fn refresh(&self) {
+        let deadline = Instant::now() + config::REFRESH_WAIT;
+        // With no place left, scrapes are having them made.
+        if let Ok(demand) = self.store.refresh.ask((), deadline) {
+            answered(demand, deadline);
+        }
     }
 
     /// Pushes now, and returns how long the collector wants to be left alone.
@@ -86,32 +101,32 @@ impl MetricsPush {
         let push = Push {
             resource: &self.resource,
             start_unix_nanos: self.start_unix_nanos,
-            unix_nanos: unix_nanos_now(),
+            // A clock that was set back must not have series end before they begin.
+            unix_nanos: unix_nanos_now().max(self.start_unix_nanos),
             histograms: self.histograms,
         };
         let message = push.encode(&snapshot, &self.store.foreign.get());
         drop(snapshot);
-        for part in parts(message, MESSAGE_BYTES) {
+        let mut parts = parts(message, MESSAGE_BYTES).into_iter();
+        while let Some(part) = parts.next() {
             let points = points(&part);
             let started = Instant::now();
-            let outcome = self.post.send(&part.encode_to_vec());
+            let outcome = self.post.send(&part.encode_to_vec(), Duration::MAX);
             self.took.record(started.elapsed());
-            let (accepted, failed, why) = match &outcome {
-                Outcome::Accepted(body) => {
-                    let rejected = rejected(body).min(points);
-                    (points - rejected, rejected, "rejected")
-                }
-                Outcome::Later { why, .. } | Outcome::Refused { why } => (0, points, &**why),
-            };
-            self.count(accepted, "");
-            self.count(failed, why);
             match outcome {
-                Outcome::Accepted(_) => self.say_success(),
-                // The next push holds all that this one did.
-                Outcome::Later { after, .. } => {
+                Outcome::Accepted { rejected } => {
+                    let rejected = rejected.min(points);
+                    self.count(points - rejected, "");
+                    self.count(rejected, "rejected");
+                    self.say_success();
+                }
+                Outcome::Refused { why } => self.count(points, &why),
+                // What is left would fare no better, and the next push holds all that this one did.
+                Outcome::Later { why, after } => {
+                    let left = parts.map(|part| self::points(&part));
+                    self.count(points + left.sum::<u64>(), &why);
                     return after.unwrap_or_default().min(LONGEST_WAIT);
                 }
-                Outcome::Refused { .. } => {}
             }
         }
         Duration::ZERO
@@ -135,11 +150,29 @@ impl MetricsPush {
     }
 }
 
-/// What the collector says it could not use.
-fn rejected(body: &[u8]) -> u64 {
-    let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
-    let partial = answer.partial_success.unwrap_or_default();
-    u64::try_from(partial.rejected_data_points).unwrap_or(0)
+/// Waits on the calling thread, which has no runtime; `None`: nobody answered in time.
+fn answered<W, A: Clone>(demand: Demand<W, A>, until: Instant) -> Option<A> {
+    let mut demand = pin!(demand);
+    let waker = Waker::from(Arc::new(Wakes(thread::current())));
+    loop {
+        let polled = demand.as_mut().poll(&mut Context::from_waker(&waker));
+        let left = until.saturating_duration_since(Instant::now());
+        match polled {
+            Poll::Ready(Asked::Answered(answer)) => return Some(answer),
+            Poll::Ready(Asked::Expired) => return None,
+            Poll::Pending if left.is_zero() => return None,
+            Poll::Pending => thread::park_timeout(left),
+        }
+    }
+}
+
+/// Ends a thread's wait for an answer.
+struct Wakes(Thread);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Data points of a message.
@@ -213,11 +246,21 @@ pub(crate) fn resource<'a>(
     let all = own.into_iter().chain(said).chain(service);
     let all: std::collections::BTreeMap<&str, &str> =
         all.filter(|(_, value)| !value.is_empty()).collect();
+    // The conventions want a number here, and only here.
+    let number = |key: &str, value: &str| value.parse().ok().filter(|_| key == "process.pid");
+    let all = all
+        .into_iter()
+        .map(|(key, value)| match number(key, value) {
+            Some(number) => KeyValue {
+                value: Some(AnyValue {
+                    value: Some(any_value::Value::IntValue(number)),
+                }),
+                ..attribute(key, "")
+            },
+            None => attribute(key, value),
+        });
     Resource {
-        attributes: all
-            .into_iter()
-            .map(|(key, value)| attribute(key, value))
-            .collect(),
+        attributes: all.collect(),
         ..Resource::default()
     }
 }

@@ -1,66 +1,46 @@
-//! Profiles to a collector, as OTLP in development.
+//! Profiles to a collector, as OTLP in development; delivery waits for it and counts.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceResponse;
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message as _;
 
 use super::MESSAGE_BYTES;
-use super::post::{Outcome, Post};
-use super::profiles::{ProfilesPush, Receiver, count_lost, settle};
+use super::profiles::{ProfilesPush, Receiver, count_lost};
 use super::windows::Sent;
-use crate::catalog::families;
-use crate::config::otlp::Otlp;
-use crate::export::otlp::profiles::encode;
+use crate::export::delivery::{Delivery, Producer, PushSignal};
+use crate::export::otlp::profiles::{count, encode};
 use crate::store::Store;
-use crate::store::metrics::Histogram;
 use crate::store::profile::Profile;
 
-const COMPONENT: &str = "otlp_http_profile_exporter";
-
-/// A collector.
+/// A collector behind its queue.
 struct Collector {
     store: Arc<Store>,
-    post: Post,
+    producer: Producer,
     resource: Resource,
-    took: Histogram,
 }
 
 /// A push to the collector; `None` where profiles are not to be pushed.
-pub(crate) fn push(store: &Arc<Store>, otlp: &Otlp, resource: Resource) -> Option<ProfilesPush> {
-    let row = &families::OTEL_EXPORTER_OPERATION_DURATION;
+pub(crate) fn push(
+    store: &Arc<Store>,
+    delivery: &Arc<Delivery>,
+    resource: Resource,
+) -> Option<ProfilesPush> {
     let collector = Collector {
         store: Arc::clone(store),
-        post: Post::new(otlp.profiles.clone()?),
+        producer: delivery.producer(PushSignal::Profiles)?,
         resource,
-        took: store.metrics.own_histogram(row, &[COMPONENT]),
     };
     Some(ProfilesPush::new(store, Box::new(collector)))
 }
 
 impl Receiver for Collector {
     fn send(&self, profile: &Profile) -> Sent {
-        let Ok(message) = encode(&self.resource, profile, MESSAGE_BYTES) else {
-            count_lost(&self.store, "size", 1);
-            return Sent::Done;
-        };
-        let started = Instant::now();
-        let outcome = self.post.send(&message);
-        self.took.record(started.elapsed());
-        if let Outcome::Accepted(body) = &outcome {
-            count_lost(&self.store, "rejected", rejected(body));
+        match encode(&self.resource, profile, MESSAGE_BYTES) {
+            Ok(message) => self.producer.enqueue(message, count(profile)),
+            Err(_) => count_lost(&self.store, "size", count(profile)),
         }
-        settle(&self.store, &outcome)
+        Sent::Done
     }
-}
-
-/// Profiles that the collector says it could not use.
-fn rejected(body: &[u8]) -> u64 {
-    let answer = ExportProfilesServiceResponse::decode(body).unwrap_or_default();
-    let partial = answer.partial_success.unwrap_or_default();
-    u64::try_from(partial.rejected_profiles).unwrap_or(0)
 }
 
 #[cfg(test)]

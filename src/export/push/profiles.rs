@@ -65,7 +65,7 @@ impl ProfilesPush {
 /// Counts what nobody will have, and says when a receiver last took something.
 pub(super) fn settle(store: &Store, outcome: &Outcome) -> Sent {
     match outcome {
-        Outcome::Accepted(_) => {
+        Outcome::Accepted { .. } => {
             let gauge = store
                 .metrics
                 .own_gauge(&families::AGENT_LAST_SUCCESS, &[SIGNAL]);

@@ -4,6 +4,7 @@
 //! message is a POST of protobuf, with gzipped pprof in it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::post::Post;
 use super::profiles::{ProfilesPush, Receiver, settle};
@@ -44,7 +45,9 @@ pub(crate) fn push(store: &Arc<Store>, pyroscope: &Pyroscope, service: &str) -> 
 
 impl Receiver for Server {
     fn send(&self, profile: &Profile) -> Sent {
-        let outcome = self.post.send(self.request(profile).as_bytes());
+        let outcome = self
+            .post
+            .send(self.request(profile).as_bytes(), Duration::MAX);
         settle(&self.store, &outcome)
     }
 }

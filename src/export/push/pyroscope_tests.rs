@@ -1,10 +1,8 @@
 //! Profiles to a server that reads the call as Pyroscope's own proto file describes it.
 
-use std::time::Duration;
-
 use prost::Message as _;
 
-use super::super::tests::{answer, receiver};
+use super::super::tests::receiver::{Sent as Request, answers, receiver};
 use super::super::windows::tests::answered_store;
 use super::*;
 use crate::export::profile_tests::read_pprof;
@@ -93,7 +91,7 @@ fn read(body: &[u8]) -> Read {
 
 #[test]
 fn a_push_is_the_call_of_pyroscopes_own_clients() {
-    let ok = || answer("200 OK", "", &[]);
+    let ok = || answers("200 OK", "", &[]);
     let (address, requests) = receiver(vec![ok(), ok(), ok(), ok()]);
     let answered = answered_store();
     let target = Pyroscope::to(&address)
@@ -103,7 +101,7 @@ fn a_push_is_the_call_of_pyroscopes_own_clients() {
     let target = target.header("X-Scope-OrgID", "shop-1").unwrap();
     let mut push = push(&answered.store, &target, "shop");
     assert_eq!(push.push(after(18)), Duration::ZERO);
-    let (head, body) = requests.recv().unwrap();
+    let Request { head, body } = requests.recv().unwrap();
     assert!(
         head.starts_with("post /push.v1.pusherservice/push http/1.1"),
         "{head}"
@@ -129,7 +127,7 @@ fn a_push_is_the_call_of_pyroscopes_own_clients() {
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(cpu.labels, expected);
     assert_eq!(cpu.sums(CPU_COLUMNS), [15, 15_000_000_000]);
-    let heap = read(&requests.recv().unwrap().1);
+    let heap = read(&requests.recv().unwrap().body);
     assert_eq!(heap.labels[0].1, "memory");
     assert_eq!(
         heap.sums(HEAP_COLUMNS),
@@ -138,7 +136,7 @@ fn a_push_is_the_call_of_pyroscopes_own_clients() {
     );
     push.push(after(33));
     requests.recv().unwrap();
-    let heap = read(&requests.recv().unwrap().1);
+    let heap = read(&requests.recv().unwrap().body);
     assert_eq!(
         heap.sums(HEAP_COLUMNS),
         [1, 100, 2, 200],
@@ -148,9 +146,9 @@ fn a_push_is_the_call_of_pyroscopes_own_clients() {
 
 #[test]
 fn an_outage_of_pyroscope_loses_no_window_and_no_allocation() {
-    let unavailable = answer("503 Service Unavailable", "", b"{\"code\":\"unavailable\"}");
-    let ok = || answer("200 OK", "", &[]);
-    let answers = vec![unavailable.clone(), ok(), ok(), unavailable, ok(), ok()];
+    let unavailable = || answers("503 Service Unavailable", "", b"{\"code\":\"unavailable\"}");
+    let ok = || answers("200 OK", "", &[]);
+    let answers = vec![unavailable(), ok(), ok(), unavailable(), ok(), ok()];
     let (address, requests) = receiver(answers);
     let answered = answered_store();
     let target = Pyroscope::to(&address).unwrap();
@@ -165,7 +163,7 @@ fn an_outage_of_pyroscope_loses_no_window_and_no_allocation() {
     let taken: Vec<_> = requests
         .iter()
         .take(6)
-        .map(|(_, body)| read(&body))
+        .map(|request| read(&request.body))
         .collect();
     let firsts = taken.iter().map(|read| read.columns[0].1);
     assert_eq!(firsts.collect::<Vec<_>>(), [15, 15, 15, 10, 15, 11]);

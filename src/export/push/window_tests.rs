@@ -1,6 +1,7 @@
 //! Windows over a recorder and a heap that answer by hand.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::thread;
 
 use super::*;
 use crate::store::heap::{COLUMNS, SPACE};

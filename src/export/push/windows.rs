@@ -4,13 +4,11 @@
 //! grow, so what a receiver does not take now is asked for again the next time and nothing is copied.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::answered;
 use crate::config;
 use crate::export::difference::subtract;
-use crate::store::demand::{Demand, Outcome};
 use crate::store::heap::{
     ALLOC_OBJECTS, ALLOC_SPACE, HeapMoment, HeapProfileWish, HeapSeen, HeapWish, INUSE_SPACE,
     Recording,
@@ -187,31 +185,6 @@ fn allocated(profile: &Profile) -> Profile {
         }
     }
     only
-}
-
-/// Waits on the calling thread, which has no runtime; `None`: nobody answered in time.
-fn answered<W, A: Clone>(demand: Demand<W, A>, until: Instant) -> Option<A> {
-    let mut demand = std::pin::pin!(demand);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        let polled = demand.as_mut().poll(&mut Context::from_waker(&waker));
-        let left = until.saturating_duration_since(Instant::now());
-        match polled {
-            Poll::Ready(Outcome::Answered(answer)) => return Some(answer),
-            Poll::Ready(Outcome::Expired) => return None,
-            Poll::Pending if left.is_zero() => return None,
-            Poll::Pending => thread::park_timeout(left),
-        }
-    }
-}
-
-/// Wakes a thread that waits.
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! Limits stand only here, so that an edge and the code behind it cannot disagree.
 
-#[cfg_attr(not(feature = "otlp"), path = "config/otlp_off.rs")]
+#[cfg_attr(not(feature = "otlp"), path = "otlp_off.rs")]
 pub(crate) mod otlp;
-#[cfg_attr(not(feature = "otlp-profiles"), path = "config/pyroscope_off.rs")]
+#[cfg_attr(not(feature = "otlp-profiles"), path = "pyroscope_off.rs")]
 pub(crate) mod pyroscope;
 
 use std::net::{Ipv4Addr, SocketAddr};
