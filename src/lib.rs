@@ -30,6 +30,8 @@ pub use collect::sys::heap::ProfiledAllocator;
 pub use config::DEFAULT_ADDRESS;
 #[cfg(feature = "otlp")]
 pub use config::otlp::Otlp;
+#[cfg(feature = "otlp-profiles")]
+pub use config::pyroscope::Pyroscope;
 pub use error::Error;
 pub use export::flushed::Flushed;
 pub use export::respond::{Reply, Request};
@@ -48,6 +50,8 @@ pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, Trace
 pub use export::collector::CoreCollector;
 #[cfg(feature = "http")]
 pub use export::serve::{AgentBody, AgentService, Connected};
+#[cfg(feature = "metrics")]
+pub use instrument::recorder::MetricsRecorder;
 #[cfg(feature = "tower")]
 pub use instrument::request_body::ResponseBody;
 #[cfg(feature = "tower")]

@@ -226,6 +226,25 @@ impl Builder {
         self
     }
 
+    /// Pushes CPU and heap profiles to Pyroscope, every 15 s.
+    ///
+    /// The CPU windows are those of the flight recorder, and follow each other without a gap; what a server
+    /// misses is sent again for as long as the recorder holds it, 15 minutes. Of the heap goes what is in
+    /// use, and what was allocated since the last that was taken.
+    ///
+    /// ```no_run
+    /// use streamgate_agent::{Agent, Pyroscope};
+    ///
+    /// let pyroscope = Pyroscope::to("http://pyroscope:4040")?;
+    /// let agent = Agent::builder("shop").pyroscope(pyroscope).start()?;
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    #[cfg(feature = "otlp-profiles")]
+    pub fn pyroscope(mut self, pyroscope: crate::Pyroscope) -> Self {
+        self.config.pyroscope = Some(pyroscope);
+        self
+    }
+
     /// Starts the agent's threads and its listener, which is bound when this returns.
     ///
     /// Called inside a tokio runtime, that runtime is measured as `main`.

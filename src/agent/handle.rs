@@ -345,6 +345,21 @@ impl AgentHandle {
         self.inner.shared.runtimes.add(name, runtime);
     }
 
+    /// A recorder that puts what libraries say through the `metrics` crate into the agent's core.
+    ///
+    /// ```
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().start()?;
+    /// metrics::set_global_recorder(agent.metrics_recorder()).unwrap();
+    /// metrics::counter!("orders", "kind" => "gift").increment(1);
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    #[cfg(feature = "metrics")]
+    pub fn metrics_recorder(&self) -> crate::MetricsRecorder {
+        crate::MetricsRecorder::new(&self.inner.shared.store)
+    }
+
     /// Shows the families of a foreign registry on the agent's page.
     ///
     /// A family whose name the agent already uses is left out and counted in

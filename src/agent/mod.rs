@@ -2,9 +2,9 @@
 //!
 //! `sg-collect` reads the process, the runtime and the host's closures and judges targets;
 //! `sg-profile` samples and unwinds; `sg-wall` looks at threads; `sg-heap` reads the
-//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes metrics, `sg-deliver` what
-//! waits for a collector. They are apart so that slow
-//! symbols or a slow closure never delay a scrape.
+//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes metrics, `sg-otlp-prof` makes profiles,
+//! `sg-deliver` sends what waits for a collector, `sg-pyroscope` to Pyroscope. They are apart so that
+//! slow symbols or a slow closure never delay a scrape.
 
 mod builder;
 mod collecting;
@@ -13,6 +13,9 @@ mod judge;
 mod memory_pressure;
 #[cfg_attr(not(feature = "otlp"), path = "pushing_off.rs")]
 mod pushing;
+#[cfg(feature = "otlp")]
+#[cfg_attr(not(feature = "otlp-profiles"), path = "pushing_profiles_off.rs")]
+mod pushing_profiles;
 #[cfg_attr(not(feature = "http"), path = "serving_off.rs")]
 mod serving;
 mod thread_start;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use super::Shared;
-use super::threads;
+use super::{Shared, pushing_profiles, threads};
 use crate::collect::process::host_name;
 use crate::error::Error;
 use crate::export::delivery::Delivery;
@@ -43,6 +42,7 @@ impl Pushing {
 /// # Errors
 /// The thread's error when the operating system gives none.
 pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
+    pushing_profiles::start_pyroscope(shared)?;
     let Some(otlp) = &shared.config.otlp else {
         return Ok(Pushing::default());
     };
@@ -50,7 +50,7 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
     let sending = Arc::clone(&delivery);
     threads::start("sg-deliver", "deliver", shared, move || sending.run())?;
     let pushing = Pushing {
-        delivery: Some(delivery),
+        delivery: Some(Arc::clone(&delivery)),
     };
     let pid = std::process::id().to_string();
     let host = host_name().unwrap_or_default();
@@ -70,7 +70,11 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         ("telemetry.sdk.name", env!("CARGO_PKG_NAME")),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
     ];
-    let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource(own, otlp)) else {
+    let resource = resource(own, otlp);
+    // The one that runs already would wait for ever.
+    let stop = |_: &Error| pushing.stop(Duration::ZERO);
+    pushing_profiles::start(shared, &delivery, &resource).inspect_err(stop)?;
+    let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
         return Ok(pushing);
     };
     let inside = shared.clone();
@@ -82,8 +86,7 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         // What was counted since the last push.
         metrics.push();
     })
-    // The one that runs already would wait for ever.
-    .inspect_err(|_| pushing.stop(Duration::ZERO))?;
+    .inspect_err(stop)?;
     Ok(pushing)
 }
 

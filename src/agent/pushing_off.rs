@@ -25,9 +25,10 @@ impl Pushing {
 /// # Errors
 /// None.
 pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
-    match &shared.config.otlp {
-        None => Ok(Pushing::default()),
+    match (&shared.config.otlp, &shared.config.pyroscope) {
+        (None, None) => Ok(Pushing::default()),
         // Nobody can have made one.
-        Some(none) => match *none {},
+        (Some(none), _) => match *none {},
+        (_, Some(none)) => match *none {},
     }
 }

@@ -19,6 +19,8 @@ pub(crate) enum Bounds {
     Size,
     /// Small counts: 1 to 10,000.
     Rows,
+    /// Numbers of any kind, in billionths: 0.0001 to 1,000,000.
+    Number,
 }
 
 const US: u64 = 1_000;
@@ -104,6 +106,40 @@ const SIZE: [u64; 10] = [
 const ROWS: [u64; 13] = [
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000,
 ];
+/// In billionths, so that what the others call a second is one here: 1, 2.5 and 5 of each power of ten.
+const NUMBER: [u64; 31] = [
+    100 * US,
+    250 * US,
+    500 * US,
+    MS,
+    2_500 * US,
+    5 * MS,
+    10 * MS,
+    25 * MS,
+    50 * MS,
+    100 * MS,
+    250 * MS,
+    500 * MS,
+    S,
+    2_500 * MS,
+    5 * S,
+    10 * S,
+    25 * S,
+    50 * S,
+    100 * S,
+    250 * S,
+    500 * S,
+    1_000 * S,
+    2_500 * S,
+    5_000 * S,
+    10_000 * S,
+    25_000 * S,
+    50_000 * S,
+    100_000 * S,
+    250_000 * S,
+    500_000 * S,
+    1_000_000 * S,
+];
 
 impl Bounds {
     /// The classic bounds, upper-inclusive, ascending, in the smallest unit.
@@ -115,6 +151,7 @@ impl Bounds {
             Self::Wait => &WAIT,
             Self::Size => &SIZE,
             Self::Rows => &ROWS,
+            Self::Number => &NUMBER,
         }
     }
 
@@ -124,7 +161,7 @@ impl Bounds {
         match self {
             Self::Request | Self::Db => Some((-20, 8)),
             Self::Cache => Some((-24, 4)),
-            Self::Wait | Self::Size | Self::Rows => None,
+            Self::Wait | Self::Size | Self::Rows | Self::Number => None,
         }
     }
 }

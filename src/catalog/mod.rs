@@ -73,6 +73,8 @@ pub enum Unit {
     Ratio,
     /// Things: requests, entries, threads.
     Count,
+    /// None; recorded to nine digits after the point.
+    Number,
 }
 
 /// How a family behaves over time.
@@ -191,6 +193,17 @@ impl Metric {
             help,
             Unit::Count,
             Kind::Histogram(bounds::Bounds::Rows),
+        )
+    }
+
+    /// A distribution of numbers that are neither seconds nor bytes nor whole: 0.0001 to 1,000,000, in steps
+    /// of 1, 2.5 and 5.
+    pub const fn number_histogram(name: &'static str, help: &'static str) -> Self {
+        Self::new(
+            name,
+            help,
+            Unit::Number,
+            Kind::Histogram(bounds::Bounds::Number),
         )
     }
 

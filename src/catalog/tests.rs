@@ -23,7 +23,7 @@ fn counters_end_in_total_and_units_stand_in_the_name() {
             Unit::Seconds => "_seconds",
             Unit::Bytes => "_bytes",
             Unit::Ratio => "_ratio",
-            Unit::Count => "",
+            Unit::Count | Unit::Number => "",
         };
         assert!(
             base.ends_with(suffix),

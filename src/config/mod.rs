@@ -4,6 +4,8 @@
 
 #[cfg_attr(not(feature = "otlp"), path = "otlp_off.rs")]
 pub(crate) mod otlp;
+#[cfg_attr(not(feature = "otlp-profiles"), path = "pyroscope_off.rs")]
+pub(crate) mod pyroscope;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -299,6 +301,8 @@ pub(crate) struct Config {
     pub(crate) slow_query: Duration,
     /// Where signals are pushed.
     pub(crate) otlp: Option<otlp::Otlp>,
+    /// Where profiles are pushed too.
+    pub(crate) pyroscope: Option<pyroscope::Pyroscope>,
 }
 
 impl Config {
@@ -322,6 +326,7 @@ impl Config {
             series: SERIES,
             slow_query: SLOW_QUERY,
             otlp: None,
+            pyroscope: None,
         }
     }
 

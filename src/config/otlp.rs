@@ -148,6 +148,13 @@ impl Otlp {
         self
     }
 
+    /// Pushes no profiles, for a collector that takes none: this part of the protocol is in development. In
+    /// the environment `OTEL_PROFILES_EXPORTER=none` says it.
+    pub fn without_profiles(mut self) -> Self {
+        self.profiles = None;
+        self
+    }
+
     fn targets(&mut self) -> impl Iterator<Item = &mut Target> {
         [
             &mut self.metrics,
@@ -292,7 +299,7 @@ impl Target {
     }
 }
 
-fn checked(name: &'static str, url: String) -> Result<String, Error> {
+pub(super) fn checked(name: &'static str, url: String) -> Result<String, Error> {
     let url = url.trim();
     // What stands before it is a password: neither sent nor shown.
     let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
@@ -379,7 +386,7 @@ fn decoded(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-fn check_header(parameter: &'static str, name: &str, value: &str) -> Result<(), Error> {
+pub(super) fn check_header(parameter: &'static str, name: &str, value: &str) -> Result<(), Error> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let named = !name.is_empty() && name.bytes().all(is_token);
     let is_text = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);

@@ -230,6 +230,7 @@ impl<'a> Tables<'a> {
         let whole = Slice {
             from: Duration::ZERO,
             to: self.profile.length(),
+            period: Duration::ZERO,
         };
         let mut time = 0.0;
         for run in drawn.chunk_by(|a, b| a.0 == b.0) {

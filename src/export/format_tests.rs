@@ -258,6 +258,7 @@ fn time_gets_coarser_before_any_stack_goes() {
     let second = |from| Slice {
         from: Duration::from_secs(from),
         to: Duration::from_secs(from + 1),
+        period: Duration::from_nanos(PERIOD),
     };
     profile.slices = (0..u64::from(slices)).map(second).collect();
     for sample in &mut profile.samples {

@@ -60,10 +60,10 @@ pub(crate) fn push_bound(out: &mut Vec<u8>, value: f64) {
 /// Built once per process for each set and scale.
 pub(crate) fn bucket_ends(bounds: Bounds, unit: Unit) -> &'static [Box<[u8]>] {
     type Ends = OnceLock<Box<[Box<[u8]>]>>;
-    static PLAIN: [Ends; 6] = [const { OnceLock::new() }; 6];
-    static SECONDS: [Ends; 6] = [const { OnceLock::new() }; 6];
+    static PLAIN: [Ends; 7] = [const { OnceLock::new() }; 7];
+    static BILLIONTHS: [Ends; 7] = [const { OnceLock::new() }; 7];
     let table = match unit {
-        Unit::Seconds => &SECONDS,
+        Unit::Seconds | Unit::Number => &BILLIONTHS,
         Unit::Bytes | Unit::Ratio | Unit::Count => &PLAIN,
     };
     let place = match bounds {
@@ -73,6 +73,7 @@ pub(crate) fn bucket_ends(bounds: Bounds, unit: Unit) -> &'static [Box<[u8]>] {
         Bounds::Wait => &table[3],
         Bounds::Size => &table[4],
         Bounds::Rows => &table[5],
+        Bounds::Number => &table[6],
     };
     place.get_or_init(|| {
         let end = |bound: &u64| {

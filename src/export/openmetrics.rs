@@ -83,7 +83,7 @@ fn unit(name: &str, kind: &str, unit: Unit) -> Option<&'static str> {
         Unit::Seconds => ("seconds", "_seconds"),
         Unit::Bytes => ("bytes", "_bytes"),
         Unit::Ratio => ("ratio", "_ratio"),
-        Unit::Count => return None,
+        Unit::Count | Unit::Number => return None,
     };
     (kind != "info" && name.ends_with(suffix)).then_some(word)
 }

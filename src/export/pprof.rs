@@ -18,13 +18,12 @@ use crate::store::profile::{
 /// The profile as a response body of at most [`config::PROFILE_BODY_BYTES`] before compression;
 /// stacks that do not fit are one sample under `[overflow]`, so totals stay true.
 pub(crate) fn encode(profile: &Profile) -> Vec<u8> {
-    compress(&message(profile, config::PROFILE_BODY_BYTES))
+    encode_within(profile, config::PROFILE_BODY_BYTES)
 }
 
-/// The profile before compression, within another limit.
-#[cfg(test)]
+/// The same within another limit.
 pub(super) fn encode_within(profile: &Profile, limit: usize) -> Vec<u8> {
-    message(profile, limit).as_bytes().to_vec()
+    compress(&message(profile, limit))
 }
 
 fn compress(message: &Message) -> Vec<u8> {

@@ -19,6 +19,9 @@ use crate::store::profile::{
 
 #[path = "format_tests.rs"]
 mod formats;
+#[cfg(feature = "otlp-profiles")]
+#[path = "otlp/profile_tests.rs"]
+mod otlp;
 
 impl proto::Profile {
     fn text(&self, index: i64) -> &str {
@@ -38,6 +41,18 @@ fn unpack(body: &[u8]) -> Vec<u8> {
     let mut raw = Vec::new();
     GzDecoder::new(body).read_to_end(&mut raw).unwrap();
     raw
+}
+
+/// What is in a pprof body: the sum of each column, how many samples, since when.
+#[cfg(feature = "otlp-profiles")]
+pub(in crate::export) fn read_pprof(body: &[u8]) -> (Vec<(String, i64)>, usize, i64) {
+    let profile = decode(body);
+    let columns = profile.sample_type.iter().enumerate();
+    let columns = columns.map(|(column, held)| {
+        let name = profile.text(held.kind).to_owned();
+        (name, profile.total(column))
+    });
+    (columns.collect(), profile.sample.len(), profile.time_nanos)
 }
 
 const PERIOD: u64 = 10_101_010;
@@ -91,6 +106,7 @@ fn profile(stacks: &[(&[&str], i64, &str)]) -> Profile {
             offset: 0x400,
             file: "/srv/app".to_owned(),
             build_id: "c0ffee".to_owned(),
+            htlhash: "600dcafe4a110000f2bf38c493f5fb92".to_owned(),
             complete: true,
         }],
         accounting: Accounting {
@@ -147,6 +163,7 @@ fn timed() -> Profile {
     let second = |from| Slice {
         from: Duration::from_secs(from),
         to: Duration::from_secs(from + 1),
+        period: Duration::from_nanos(PERIOD),
     };
     profile.slices = vec![second(0), second(1), second(4)];
     let value = |sample: &Sample| sample.values[1];
@@ -376,7 +393,7 @@ fn a_profile_past_the_limit_folds_its_rest_and_keeps_its_total() {
         assert_eq!(svg_total(&svg).unwrap(), profile.total(1));
     }
     let small = 400_000;
-    let raw = pprof::encode_within(&profile, small);
+    let raw = unpack(&pprof::encode_within(&profile, small));
     assert!(raw.len() <= small && raw.len() > small / 2, "{}", raw.len());
     let decoded = proto::Profile::decode(&*raw).unwrap();
     assert_eq!(decoded.total(0), profile.total(0));

@@ -15,6 +15,8 @@ pub(crate) mod request;
 pub(crate) mod routes;
 pub(crate) mod scope;
 
+#[cfg(feature = "metrics")]
+pub(crate) mod recorder;
 #[cfg(feature = "tower")]
 pub(crate) mod request_body;
 #[cfg(feature = "tower")]

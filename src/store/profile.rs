@@ -3,6 +3,7 @@
 //! The tables refer to each other by index, as profile.proto does, so that every encoder is a walk
 //! over them. Nothing here is scaled up to look whole: [`Accounting`] says what is missing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,8 @@ pub(crate) struct Sample {
 pub(crate) struct Slice {
     pub(crate) from: Duration,
     pub(crate) to: Duration,
+    /// What one sample in it stands for, the largest if there are several; zero: not known.
+    pub(crate) period: Duration,
 }
 
 /// A word about a sample, such as its thread's name.
@@ -141,6 +144,8 @@ pub(crate) struct Mapping {
     pub(crate) file: String,
     /// Lower-case hexadecimal; empty: not known.
     pub(crate) build_id: String,
+    /// OpenTelemetry's digest of the file, in lower-case hexadecimal; empty: not known, or not wanted.
+    pub(crate) htlhash: String,
     /// All symbols that the file has were used, so no other tool can add names.
     pub(crate) complete: bool,
 }
@@ -208,8 +213,13 @@ impl Profile {
         }
         let place = folded.add_mark(OVERFLOW_NAME);
         let mut values = vec![0_i64; self.sample_types.len()];
+        let mut times: BTreeMap<u32, i64> = BTreeMap::new();
         for sample in &rest {
             for (sum, value) in values.iter_mut().zip(&sample.values) {
+                *sum = sum.saturating_add(*value);
+            }
+            for (slice, value) in &sample.times {
+                let sum = times.entry(*slice).or_default();
                 *sum = sum.saturating_add(*value);
             }
         }
@@ -217,7 +227,7 @@ impl Profile {
             stack: [place].into(),
             values,
             labels: Vec::new(),
-            times: Vec::new(),
+            times: times.into_iter().collect(),
         });
         let stacks = rest.len();
         let comment =
@@ -241,6 +251,7 @@ impl Profile {
             Some(Slice {
                 from: first.from,
                 to: last.to,
+                period: run.iter().map(|slice| slice.period).max()?,
             })
         });
         coarse.slices = joined.collect();

@@ -7,6 +7,8 @@ pub(in crate::collect) mod unwind;
 pub(in crate::collect) mod desk;
 mod dwarf;
 mod elf;
+#[cfg_attr(not(feature = "otlp-profiles"), path = "htlhash_off.rs")]
+mod htlhash;
 pub(in crate::collect) mod modules;
 pub(in crate::collect) mod symbols;
 pub(in crate::collect) mod tables;

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::dwarf::{self, Frame, Frames};
 use super::elf::{self, Elf};
+use super::htlhash;
 use super::modules::{Module, modules};
 use crate::collect::cpu::on_own_thread;
 use crate::config::sampling;
@@ -174,6 +175,7 @@ fn mapping_of(module: &Module, build_id: String, complete: bool) -> Mapping {
             module.file.clone()
         },
         build_id,
+        htlhash: module.path().and_then(htlhash::of).unwrap_or_default(),
         complete,
     }
 }

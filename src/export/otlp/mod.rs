@@ -4,9 +4,20 @@
 
 pub(crate) mod exponential;
 pub(crate) mod metrics;
+#[cfg(feature = "otlp-profiles")]
+pub(crate) mod profiles;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+
+/// Who says it.
+fn scope() -> InstrumentationScope {
+    InstrumentationScope {
+        name: env!("CARGO_PKG_NAME").to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    }
+}
 
 /// An attribute with a text for a value.
 pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {

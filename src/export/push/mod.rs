@@ -3,12 +3,20 @@
 //! The only connections that the agent opens itself. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
+#[cfg(feature = "otlp-profiles")]
+pub(crate) mod otlp_profiles;
 pub(in crate::export) mod post;
+#[cfg(feature = "otlp-profiles")]
+pub(crate) mod profiles;
+#[cfg(feature = "otlp-profiles")]
+pub(crate) mod pyroscope;
+#[cfg(feature = "otlp-profiles")]
+mod windows;
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -23,6 +31,7 @@ use crate::catalog::families;
 use crate::config;
 use crate::config::otlp::Otlp;
 use crate::store::Store;
+use crate::store::demand::{Demand, Outcome as Asked};
 use crate::store::metrics::{Histogram, unix_nanos_now};
 
 use post::{Outcome, Post};
@@ -81,17 +90,8 @@ impl MetricsPush {
     fn refresh(&self) {
         let deadline = Instant::now() + config::REFRESH_WAIT;
         // With no place left, scrapes are having them made.
-        let Ok(mut demand) = self.store.refresh.ask((), deadline) else {
-            return;
-        };
-        let waker = Waker::from(Arc::new(Wakes(thread::current())));
-        let mut context = Context::from_waker(&waker);
-        while Pin::new(&mut demand).poll(&mut context).is_pending() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::park_timeout(left);
+        if let Ok(demand) = self.store.refresh.ask((), deadline) {
+            answered(demand, deadline);
         }
     }
 
@@ -147,6 +147,22 @@ impl MetricsPush {
         let row = &families::AGENT_LAST_SUCCESS;
         let gauge = self.store.metrics.own_gauge(row, &["metrics"]);
         gauge.set(unix_nanos_now() as f64 / 1e9);
+    }
+}
+
+/// Waits on the calling thread, which has no runtime; `None`: nobody answered in time.
+fn answered<W, A: Clone>(demand: Demand<W, A>, until: Instant) -> Option<A> {
+    let mut demand = pin!(demand);
+    let waker = Waker::from(Arc::new(Wakes(thread::current())));
+    loop {
+        let polled = demand.as_mut().poll(&mut Context::from_waker(&waker));
+        let left = until.saturating_duration_since(Instant::now());
+        match polled {
+            Poll::Ready(Asked::Answered(answer)) => return Some(answer),
+            Poll::Ready(Asked::Expired) => return None,
+            Poll::Pending if left.is_zero() => return None,
+            Poll::Pending => thread::park_timeout(left),
+        }
     }
 }
 

@@ -40,10 +40,16 @@ pub(in crate::export) enum Outcome {
 pub(in crate::export) struct Post {
     agent: Agent,
     target: Target,
+    content_type: &'static str,
 }
 
 impl Post {
     pub(in crate::export) fn new(target: Target) -> Self {
+        Self::of(target, "application/x-protobuf")
+    }
+
+    /// For bodies of another type.
+    pub(in crate::export) fn of(target: Target, content_type: &'static str) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             // A collector that has moved is the operator's business: tokens go where they were sent.
@@ -56,6 +62,7 @@ impl Post {
         Self {
             agent: config.into(),
             target,
+            content_type,
         }
     }
 
@@ -72,7 +79,7 @@ impl Post {
         for (name, value) in &self.target.headers {
             request = request.header(name, value);
         }
-        request = request.header("Content-Type", "application/x-protobuf");
+        request = request.header("Content-Type", self.content_type);
         if packed.is_some() {
             request = request.header("Content-Encoding", "gzip");
         }

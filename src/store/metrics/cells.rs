@@ -192,6 +192,13 @@ impl Place {
         }
     }
 
+    /// Changes a cell that is not summed over threads; what others do meanwhile is not lost.
+    pub(crate) fn update(&self, change: impl Fn(u64) -> u64) {
+        if let Some(cell) = self.column.shared().0.get(self.offset) {
+            cell.update(Ordering::Relaxed, Ordering::Relaxed, change);
+        }
+    }
+
     /// Reads a cell that is not summed over threads.
     pub(crate) fn get(&self) -> u64 {
         let cell = self.column.shared().0.get(self.offset);

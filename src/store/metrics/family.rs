@@ -101,12 +101,13 @@ impl Lines {
 pub(crate) struct Family {
     pub(crate) metric: Metric,
     pub(crate) layout: Option<&'static Layout>,
-    pub(crate) overflowed: AtomicU64,
-    state: Mutex<State>,
+    /// Shared, like what follows, with the same family under more labels or another help.
+    pub(crate) overflowed: Arc<AtomicU64>,
+    pub(super) state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Ordinals by the hash of the label text; a hash that is taken by another text moves on by 1.
     by_hash: HashMap<u64, usize>,
     hasher: RandomState,
@@ -127,8 +128,8 @@ impl Family {
         Self {
             metric,
             layout,
-            overflowed: AtomicU64::new(0),
-            state: Mutex::default(),
+            overflowed: Arc::default(),
+            state: Arc::default(),
         }
     }
 

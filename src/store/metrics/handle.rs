@@ -104,6 +104,12 @@ impl Gauge {
         self.0.set(to_bits(value));
     }
 
+    /// Adds a difference, which may be negative; an absent value counts as zero.
+    pub fn add(&self, difference: f64) {
+        let sum = |bits| to_bits(of_bits(bits).unwrap_or(0.0) + difference);
+        self.0.update(sum);
+    }
+
     /// Makes the value absent: not known is not zero.
     pub fn clear(&self) {
         self.0.set(ABSENT);

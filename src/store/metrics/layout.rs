@@ -32,7 +32,7 @@ pub(crate) struct Layout {
     guess: [u16; GUESSES],
 }
 
-static LAYOUTS: [OnceLock<Layout>; 6] = [const { OnceLock::new() }; 6];
+static LAYOUTS: [OnceLock<Layout>; 7] = [const { OnceLock::new() }; 7];
 
 impl Layout {
     /// The layout of a set of bounds, built once per process.
@@ -44,6 +44,7 @@ impl Layout {
             Bounds::Wait => &LAYOUTS[3],
             Bounds::Size => &LAYOUTS[4],
             Bounds::Rows => &LAYOUTS[5],
+            Bounds::Number => &LAYOUTS[6],
         };
         place.get_or_init(|| Self::build(bounds))
     }
@@ -186,13 +187,14 @@ fn smallest(key: usize) -> u64 {
 mod tests {
     use super::*;
 
-    const ALL: [Bounds; 6] = [
+    const ALL: [Bounds; 7] = [
         Bounds::Request,
         Bounds::Db,
         Bounds::Cache,
         Bounds::Wait,
         Bounds::Size,
         Bounds::Rows,
+        Bounds::Number,
     ];
 
     #[test]

@@ -14,6 +14,8 @@ mod layout;
     expect(dead_code, reason = "only foreign registries have names to compare")
 )]
 pub(crate) mod names;
+#[cfg(feature = "metrics")]
+mod redeclare;
 mod snapshot;
 mod thread_index;
 

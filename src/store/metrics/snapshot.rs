@@ -164,7 +164,7 @@ impl Snapshot {
 /// How many of the smallest unit make one of the unit shown.
 pub(crate) fn scale(unit: Unit) -> f64 {
     match unit {
-        Unit::Seconds => 1e9,
+        Unit::Seconds | Unit::Number => 1e9,
         Unit::Bytes | Unit::Ratio | Unit::Count => 1.0,
     }
 }

@@ -331,6 +331,7 @@ impl Windows {
                 window.slices.push(Slice {
                     from: since(span.start),
                     to: since(span.end),
+                    period: span.period,
                 });
             }
             let period = whole_nanos(span.period);

@@ -20,14 +20,16 @@ const ARMED: u32 = 2;
 pub(crate) type ThreadName = [u8; 16];
 
 /// The names of the agent's own threads: left out of profiles, their cost has metrics of its own.
-const AGENTS: [&[u8]; 10] = [
+const AGENTS: [&[u8]; 12] = [
     b"sg-collect",
     b"sg-deliver",
     b"sg-heap",
     b"sg-otlp",
     b"sg-profile",
+    b"sg-pyroscope",
     b"sg-serve",
     b"sg-symbols",
+    b"sg-traces",
     b"sg-watch",
     b"sg-stop",
     b"sg-wall",
