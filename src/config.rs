@@ -4,6 +4,8 @@
 
 #[cfg_attr(not(feature = "otlp"), path = "config/otlp_off.rs")]
 pub(crate) mod otlp;
+#[cfg(feature = "otlp")]
+pub(crate) mod traces;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::traces::Sampling;
 use crate::error::Error;
 
 /// Between two pushes of metrics: as often as Prometheus scrapes by our rules, so that both see the same.
@@ -26,11 +27,13 @@ const TIMEOUTS: RangeInclusive<u64> = 100..=30_000;
 /// let otlp = Otlp::to("http://collector:4318")?.header("x-tenant", "shop")?;
 /// # Ok::<(), streamgate_agent::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Otlp {
     pub(crate) metrics: Option<Target>,
     pub(crate) interval: Duration,
     pub(crate) exponential: bool,
+    /// `None`: there are no spans.
+    pub(crate) sampling: Option<Sampling>,
     /// By `OTEL_SERVICE_NAME`, which comes before the agent's own.
     pub(crate) service: Option<String>,
     pub(crate) attributes: BTreeMap<String, String>,
@@ -162,6 +165,7 @@ impl Otlp {
             metrics,
             interval,
             exponential,
+            sampling: Sampling::read(&set)?,
             service: set("OTEL_SERVICE_NAME"),
             attributes,
         })

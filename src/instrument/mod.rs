@@ -14,6 +14,8 @@ pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod routes;
 pub(crate) mod scope;
+#[cfg_attr(not(feature = "otlp"), path = "traces_off.rs")]
+pub(crate) mod traces;
 
 #[cfg(feature = "tower")]
 pub(crate) mod request_body;

@@ -4,7 +4,7 @@
 //! names and labels come out there as they stand on our page.
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use super::attribute;
+use super::{attribute, scope};
 use super::exponential::exponential;
 use crate::catalog::bounds::Bounds;
 use crate::catalog::{Kind, Unit, attributes};
@@ -65,11 +65,7 @@ impl Push<'_> {
             resource_metrics: vec![ResourceMetrics {
                 resource: Some(self.resource.clone()),
                 scope_metrics: vec![ScopeMetrics {
-                    scope: Some(InstrumentationScope {
-                        name: env!("CARGO_PKG_NAME").to_owned(),
-                        version: env!("CARGO_PKG_VERSION").to_owned(),
-                        ..InstrumentationScope::default()
-                    }),
+                    scope: Some(scope()),
                     metrics: metrics.collect(),
                     ..ScopeMetrics::default()
                 }],
