@@ -16,6 +16,8 @@ mod pushing;
 mod serving;
 mod thread_start;
 mod threads;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::sync::Arc;
 

@@ -17,6 +17,10 @@ pub(crate) mod scope;
 #[cfg_attr(not(feature = "otlp"), path = "traces_off.rs")]
 pub(crate) mod traces;
 
+#[cfg(feature = "tracing")]
+mod entered;
+#[cfg(all(feature = "tracing", feature = "otlp"))]
+pub(crate) mod host_spans;
 #[cfg(feature = "tower")]
 pub(crate) mod request_body;
 #[cfg(feature = "tower")]

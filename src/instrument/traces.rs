@@ -120,26 +120,27 @@ impl Traced {
     }
 }
 
-impl Watch {
-    /// The record of the running request, if it is traced.
-    fn running() -> Option<Arc<OpenTrace>> {
-        scope::with(|scope| scope.watch().0.clone()).flatten()
-    }
+/// Does something with the record of the running request, if that is traced, and by this store.
+pub(super) fn with_running<T>(
+    store: &Arc<Store>,
+    act: impl FnOnce(&Arc<OpenTrace>) -> T,
+) -> Option<T> {
+    let done = scope::with(|scope| {
+        let trace = scope.watch().0.as_ref()?;
+        let (own, _) = scope.seat()?;
+        Arc::ptr_eq(own, store).then(|| act(trace))
+    });
+    done.flatten()
 }
 
 impl Begun {
-    /// A piece of work that begins now in the running request, if that is traced and by this store.
+    /// A piece of work that begins now in the running request, if that is traced, and by this store.
     pub(crate) fn now(store: &Arc<Store>) -> Self {
-        let open = scope::with(|scope| {
-            let (own, _) = scope.seat()?;
-            let trace = scope.watch().0.as_ref()?;
-            Arc::ptr_eq(own, store).then(|| Open {
-                trace: Arc::clone(trace),
-                // A span of the host's own that is entered is nearer than the request's.
-                parent: label::current().trace.span_id,
-            })
-        });
-        Self(open.flatten())
+        Self(with_running(store, |trace| Open {
+            trace: Arc::clone(trace),
+            // A span of the host's own that is entered is nearer than the request's.
+            parent: label::current().trace.span_id,
+        }))
     }
 
     /// It was a statement, and has ended; `error` is empty where it succeeded.
@@ -237,7 +238,8 @@ fn site(store: &Store, name: String, attributes: &[(&'static str, &str)], is_cli
 /// assert!(headers.is_empty(), "outside of a request");
 /// ```
 pub fn inject_trace_context(mut set: impl FnMut(&'static str, &str)) {
-    let Some(trace) = Watch::running() else {
+    let running = scope::with(|scope| scope.watch().0.clone());
+    let Some(trace) = running.flatten() else {
         return;
     };
     let inside = label::current().trace;

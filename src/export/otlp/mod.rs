@@ -2,7 +2,11 @@
 //!
 //! Only what stands in the messages; how they get there is `serve`'s.
 
+pub(crate) mod batch;
 pub(crate) mod exponential;
+#[cfg(all(test, feature = "tracing"))]
+mod host_spans_tests;
+pub(crate) mod logs;
 pub(crate) mod metrics;
 mod redact;
 pub(crate) mod traces;
@@ -12,9 +16,19 @@ mod traces_tests;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 
+use crate::store::traces::cut;
+
+/// Bytes of a value of an attribute of a span or a log record.
+const VALUE_BYTES: usize = 1 << 10;
+
 /// An attribute with a text for a value.
 pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {
     valued(key, Value::StringValue(value.to_owned()))
+}
+
+/// The same with no more than 1 KiB of it.
+fn text(key: &str, value: &str) -> KeyValue {
+    attribute(key, cut(value, VALUE_BYTES))
 }
 
 /// An attribute with a whole number for a value; beyond 2^63 it is the largest.

@@ -1,4 +1,4 @@
-//! Takes secrets out of the query of a request before anybody else sees it.
+//! Takes secrets out of queries and fields before anybody else sees them.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,7 @@ const SECRET: [&str; 16] = [
 const SECRET_NAMES: [&str; 4] = ["sig", "key", "code", "pin"];
 
 /// The query with the values of secret names replaced.
-pub(crate) fn query(query: &str) -> Cow<'_, str> {
+pub(super) fn query(query: &str) -> Cow<'_, str> {
     if !query.split('&').any(is_secret) {
         return Cow::Borrowed(query);
     }
@@ -39,14 +39,27 @@ pub(crate) fn query(query: &str) -> Cow<'_, str> {
     Cow::Owned(pairs.collect::<Vec<_>>().join("&"))
 }
 
+/// The fields of a span or an event of the host's, the values of secret names replaced.
+pub(super) fn fields<'a>(
+    fields: &'a [(&'static str, String)],
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    fields.iter().map(|(name, value)| {
+        let shown = if is_secret_name(name) {
+            REDACTED
+        } else {
+            value
+        };
+        (*name, shown)
+    })
+}
+
 fn is_secret(pair: &str) -> bool {
-    let Some((name, _)) = pair.split_once('=') else {
-        return false;
-    };
     // An escaped name could be any.
-    if name.contains('%') {
-        return true;
-    }
+    pair.split_once('=')
+        .is_some_and(|(name, _)| name.contains('%') || is_secret_name(name))
+}
+
+fn is_secret_name(name: &str) -> bool {
     let letters = name.bytes().filter(u8::is_ascii_alphanumeric);
     let plain: String = letters
         .map(|byte| char::from(byte.to_ascii_lowercase()))

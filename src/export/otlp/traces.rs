@@ -5,7 +5,7 @@
 //!
 //! Source: opentelemetry-proto 1, and the semantic conventions of HTTP and database spans.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
@@ -13,37 +13,22 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
-use prost::Message as _;
 
-use super::{attribute, number, redact, scope};
-use crate::store::metrics::unix_nanos_now;
-use crate::store::traces::{Child, OpenTrace, Root, Site, Sites, Spans, Work, cut, span_id};
-
-/// Bytes of a value of an attribute.
-const VALUE_BYTES: usize = 1 << 10;
-/// Bytes of spans in one message.
-const MESSAGE_BYTES: usize = 1 << 20;
+use super::batch::{Batch, Clock, Message, nanos};
+use super::{attribute, number, redact, scope, text};
+use crate::store::traces::{Child, OpenTrace, Root, Site, Sites, Spans, Work, span_id};
 
 /// The parent's span is known, and whether it is of another process.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
-
-/// A message to a collector, and the spans in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SpanMessage {
-    pub(crate) body: Vec<u8>,
-    pub(crate) spans: u64,
-}
 
 /// Spans on their way into messages.
 #[derive(Debug)]
 pub(crate) struct SpanEncoder<'a> {
     resource: &'a Resource,
     sites: &'a Sites,
-    /// One moment on both clocks.
-    now: (Instant, u64),
-    spans: Vec<Span>,
-    bytes: usize,
+    clock: Clock,
+    batch: Batch<Span>,
 }
 
 impl<'a> SpanEncoder<'a> {
@@ -51,35 +36,26 @@ impl<'a> SpanEncoder<'a> {
         Self {
             resource,
             sites,
-            now: (Instant::now(), unix_nanos_now()),
-            spans: Vec::new(),
-            bytes: 0,
+            clock: Clock::now(),
+            batch: Batch::default(),
         }
     }
 
     /// Adds a request; returns a message when there is enough for one.
-    pub(crate) fn add(&mut self, trace: &OpenTrace, spans: &Spans) -> Option<SpanMessage> {
-        let first = self.spans.len();
-        self.spans.push(self.root(trace, spans));
+    pub(crate) fn add(&mut self, trace: &OpenTrace, spans: &Spans) -> Option<Message> {
+        self.batch.push(self.root(trace, spans));
         for child in &spans.children {
-            let span = self.child(trace, spans, child);
-            self.spans.push(span);
+            self.batch.push(self.child(trace, spans, child));
         }
-        let added = self.spans.iter().skip(first);
-        self.bytes += added.map(Span::encoded_len).sum::<usize>();
-        (self.bytes >= MESSAGE_BYTES)
-            .then(|| self.message())
-            .flatten()
+        self.batch.is_full().then(|| self.message()).flatten()
     }
 
     /// What has not been returned yet as a message.
-    pub(crate) fn message(&mut self) -> Option<SpanMessage> {
-        self.bytes = 0;
-        let spans = std::mem::take(&mut self.spans);
-        let count = spans.len() as u64;
-        let message = ExportTraceServiceRequest {
+    pub(crate) fn message(&mut self) -> Option<Message> {
+        let resource = self.resource;
+        self.batch.message(|spans| ExportTraceServiceRequest {
             resource_spans: vec![ResourceSpans {
-                resource: Some(self.resource.clone()),
+                resource: Some(resource.clone()),
                 scope_spans: vec![ScopeSpans {
                     scope: Some(scope()),
                     spans,
@@ -87,10 +63,6 @@ impl<'a> SpanEncoder<'a> {
                 }],
                 ..ResourceSpans::default()
             }],
-        };
-        (count > 0).then(|| SpanMessage {
-            body: message.encode_to_vec(),
-            spans: count,
         })
     }
 
@@ -161,8 +133,9 @@ impl<'a> SpanEncoder<'a> {
             Work::Host(host) => {
                 host.name.clone_into(&mut span.name);
                 span.span_id = id(host.span_id);
-                let fields = host.fields.iter().map(|(key, value)| text(key, value));
                 let target = [attribute("code.namespace", host.target)];
+                let fields = redact::fields(&host.fields);
+                let fields = fields.map(|(key, value)| text(key, value));
                 span.attributes = target.into_iter().chain(fields).collect();
             }
         }
@@ -185,13 +158,9 @@ impl<'a> SpanEncoder<'a> {
 
     /// What all spans of a request have in common; `start` is after the request's.
     fn span(&self, trace: &OpenTrace, start: Duration, elapsed: Duration) -> Span {
-        let (now, unix_nanos) = self.now;
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        // A task may still write into a request that ended after this moment.
-        let ago = nanos(now.saturating_duration_since(trace.began));
-        let ahead = nanos(trace.began.saturating_duration_since(now));
-        let start = (unix_nanos.saturating_sub(ago))
-            .saturating_add(ahead)
+        let start = self
+            .clock
+            .unix_nanos(trace.began)
             .saturating_add(nanos(start));
         Span {
             trace_id: trace.context.trace_id.to_be_bytes().to_vec(),
@@ -235,10 +204,6 @@ fn status(failed: bool) -> Option<Status> {
         code: StatusCode::Error.into(),
         ..Status::default()
     })
-}
-
-fn text(key: &str, value: &str) -> KeyValue {
-    attribute(key, cut(value, VALUE_BYTES))
 }
 
 fn id(span_id: u64) -> Vec<u8> {

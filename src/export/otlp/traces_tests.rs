@@ -29,7 +29,7 @@ use crate::store::Store;
 use crate::store::metrics::TraceContext;
 use crate::store::traces::tests::dropped;
 
-const LABELS: QueryLabels = QueryLabels {
+pub(super) const LABELS: QueryLabels = QueryLabels {
     system: "sqlite",
     namespace: "main",
     operation: "SELECT",
@@ -38,15 +38,15 @@ const LABELS: QueryLabels = QueryLabels {
 };
 
 /// Nothing is kept but what failed or took a second.
-const FAILED_OR_SLOW: f64 = 0.0;
+pub(super) const FAILED_OR_SLOW: f64 = 0.0;
 
-struct Host {
-    store: Arc<Store>,
+pub(super) struct Host {
+    pub(super) store: Arc<Store>,
     layer: HttpLayer,
 }
 
 impl Host {
-    fn new(ratio: f64, slow: Duration) -> Self {
+    pub(super) fn new(ratio: f64, slow: Duration) -> Self {
         let store = Arc::new(Store::new(10_000));
         let sampling = Sampling {
             slow: Some(slow),
@@ -59,7 +59,7 @@ impl Host {
     }
 
     /// One request, answered by `work` with a status.
-    fn request(&self, headers: &[(&str, &str)], work: impl AsyncFn() -> u16) {
+    pub(super) fn request(&self, headers: &[(&str, &str)], work: impl AsyncFn() -> u16) {
         let answer = async |_: http::Request<()>| {
             let status = work().await;
             let response = http::Response::builder().status(status);
@@ -75,7 +75,7 @@ impl Host {
     }
 
     /// The spans of all messages for what is kept.
-    fn spans(&self) -> Vec<Span> {
+    pub(super) fn spans(&self) -> Vec<Span> {
         let resource = Resource {
             attributes: vec![attribute("service.name", "shop")],
             ..Resource::default()
@@ -94,7 +94,7 @@ impl Host {
             };
             assert_eq!(of.resource.as_ref(), Some(&resource));
             let spans = of.scope_spans[0].spans.clone();
-            assert_eq!(spans.len() as u64, message.spans);
+            assert_eq!(spans.len() as u64, message.items);
             spans
         });
         read.collect()
@@ -106,7 +106,7 @@ impl Host {
 }
 
 /// The attributes of a span as texts.
-fn said(span: &Span, key: &str) -> Option<String> {
+pub(super) fn said(span: &Span, key: &str) -> Option<String> {
     let found = span.attributes.iter().find(|one| one.key == key)?;
     match found.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text.clone()),
@@ -115,7 +115,7 @@ fn said(span: &Span, key: &str) -> Option<String> {
     }
 }
 
-fn root(spans: &[Span]) -> &Span {
+pub(super) fn root(spans: &[Span]) -> &Span {
     spans.iter().find(|span| span.kind == 2).unwrap()
 }
 

@@ -8,6 +8,7 @@
 pub(crate) mod context;
 mod ids;
 pub(crate) mod keep;
+mod logs;
 mod open;
 mod ring;
 mod sites;
@@ -20,6 +21,7 @@ use crate::config::traces::Sampling;
 use crate::store::metrics::{Counter, Metrics};
 
 pub(crate) use ids::span_id;
+pub(crate) use logs::{LogRecord, Logs, Severity};
 pub(crate) use open::{
     Added, CHILDREN, Child, HostSpan, Incoming, OpenTrace, Root, Spans, Work, cut,
 };
@@ -41,6 +43,7 @@ struct Tracing {
     ring_full: Counter,
     children: Counter,
     late: Counter,
+    logs: Logs,
 }
 
 impl Traces {
@@ -53,6 +56,7 @@ impl Traces {
             ring_full: dropped("ring_full"),
             children: dropped("children"),
             late: dropped("late"),
+            logs: Logs::new(metrics),
         });
     }
 
@@ -117,8 +121,14 @@ impl Traces {
         };
         tracing.ring.drain(|trace, spans| {
             tracing.children.add(u64::from(spans.beyond));
+            tracing.logs.count_beyond(spans.logs_beyond);
             each(trace, spans);
         });
+    }
+
+    /// Log records that go by themselves; `None` where nothing is traced.
+    pub(crate) fn logs(&self) -> Option<&Logs> {
+        self.on.get().map(|tracing| &tracing.logs)
     }
 
     /// Waits until a ring is half full, at most so long.

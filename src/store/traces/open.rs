@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::context::{self, Parent, SAMPLED};
 use super::ids;
 use super::keep::{self, Keep};
+use super::logs::LogRecord;
 use super::sites::Site;
 use crate::config::traces::Sampling;
 use crate::store::metrics::TraceContext;
@@ -16,6 +17,8 @@ use crate::store::sync::lock;
 
 /// Children of one request that are written down; further ones are counted.
 pub(crate) const CHILDREN: usize = 64;
+/// Log records of one request that are written down; further ones are counted.
+const LOGS: usize = 64;
 /// Bytes of path and query that are written down.
 const TARGET_BYTES: usize = 2_048;
 /// Bytes of a text that are kept from one request to the next.
@@ -41,6 +44,8 @@ pub(crate) struct OpenTrace {
 struct Written {
     children: Vec<Child>,
     beyond: u32,
+    logs: Vec<LogRecord>,
+    logs_beyond: u32,
     root: Option<Root>,
     /// Nothing is added any more.
     sent: bool,
@@ -125,6 +130,8 @@ pub(crate) struct Spans {
     pub(crate) root: Root,
     pub(crate) children: Vec<Child>,
     pub(crate) beyond: u32,
+    pub(crate) logs: Vec<LogRecord>,
+    pub(crate) logs_beyond: u32,
 }
 
 impl Default for OpenTrace {
@@ -167,6 +174,8 @@ impl OpenTrace {
         let written = written.unwrap_or_else(std::sync::PoisonError::into_inner);
         written.children.clear();
         written.beyond = 0;
+        written.logs.clear();
+        written.logs_beyond = 0;
         written.root = None;
         written.sent = false;
     }
@@ -194,6 +203,16 @@ impl OpenTrace {
         Added::Beyond
     }
 
+    /// Writes down what was said in the request; goes with its spans.
+    pub(crate) fn log(&self, record: LogRecord) {
+        let mut written = lock(&self.written);
+        if written.sent || written.logs.len() >= LOGS {
+            written.logs_beyond = written.logs_beyond.saturating_add(1);
+        } else {
+            written.logs.push(record);
+        }
+    }
+
     /// The request has ended, and this is how.
     pub(crate) fn end(&self, root: Root) {
         lock(&self.written).root = Some(root);
@@ -210,7 +229,8 @@ impl OpenTrace {
         let bytes = size_of::<Self>()
             + texts
             + written.children.capacity() * size_of::<Child>()
-            + hosts.sum::<usize>();
+            + hosts.sum::<usize>()
+            + written.logs.iter().map(LogRecord::bytes).sum::<usize>();
         (written.children.len() as u64 + 1, bytes)
     }
 
@@ -223,16 +243,22 @@ impl OpenTrace {
             root,
             children: std::mem::replace(&mut written.children, buffer),
             beyond: written.beyond,
+            logs: std::mem::take(&mut written.logs),
+            logs_beyond: written.logs_beyond,
         })
     }
 }
 
 impl HostSpan {
     fn bytes(&self) -> usize {
-        let fields = self.fields.iter();
-        let texts = fields.map(|(_, value)| value.capacity() + size_of::<(&str, String)>());
-        size_of::<Self>() + texts.sum::<usize>()
+        size_of::<Self>() + fields_bytes(&self.fields)
     }
+}
+
+pub(super) fn fields_bytes(fields: &[(&'static str, String)]) -> usize {
+    let each = fields.iter();
+    each.map(|(_, value)| value.capacity() + size_of::<(&str, String)>())
+        .sum()
 }
 
 /// Writes a text over another one.
