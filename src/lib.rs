@@ -31,6 +31,7 @@ pub use config::DEFAULT_ADDRESS;
 #[cfg(feature = "otlp")]
 pub use config::otlp::Otlp;
 pub use error::Error;
+pub use export::flushed::Flushed;
 pub use export::respond::{Reply, Request};
 pub use instrument::awaits::awaiting;
 pub use instrument::cache::{

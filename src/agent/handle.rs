@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use super::memory_pressure::{MemoryPressureSource, MemoryPressureSubscription};
+use super::pushing::Pushing;
 use super::serving::{self, Serving};
 use super::{Shared, collecting};
 use crate::assess::memory_pressure::MemoryPressure;
@@ -20,6 +21,7 @@ use crate::collect::cgroup::ContainerSource;
 use crate::collect::runtime::RuntimeSource;
 use crate::collect::{Source, host, jemalloc, process};
 use crate::error::Error;
+use crate::export::flushed::Flushed;
 use crate::export::respond::{Plane, Reply, Request};
 use crate::instrument::cache::{Cache, Tier};
 use crate::instrument::connection::{Connection, Connections};
@@ -49,6 +51,7 @@ pub(super) struct Inner {
     requests: Arc<Requests>,
     found: Found,
     pub(super) serving: Option<Serving>,
+    pub(super) pushing: Pushing,
     #[cfg(feature = "prometheus")]
     registries: crate::collect::registry::Registries,
 }
@@ -88,6 +91,9 @@ impl Found {
 pub struct Shutdown {
     /// Threads that had not ended by the deadline; they end when their work returns.
     pub still_running: Vec<&'static str>,
+    /// What became of spans, logs and profiles that were waiting for a collector. Signals that never had
+    /// any are left out.
+    pub flushed: Vec<Flushed>,
 }
 
 impl Inner {
@@ -106,6 +112,7 @@ impl Inner {
             requests,
             found: Found::default(),
             serving: None,
+            pushing: Pushing::default(),
         })
     }
 
@@ -147,6 +154,7 @@ impl Inner {
         self.shared.store.heap.wishes.nudge();
         // Who waits for seconds to pass gets those that have.
         self.shared.store.pauses.close(());
+        self.pushing.stop(drain);
         if let Some(serving) = &self.serving {
             serving.stop(drain);
         }
@@ -452,6 +460,7 @@ impl AgentHandle {
         let left = deadline.saturating_sub(started.elapsed());
         Shutdown {
             still_running: self.inner.shared.stop.wait(left),
+            flushed: self.inner.pushing.flushed(),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `sg-collect` reads the process, the runtime and the host's closures and judges targets;
 //! `sg-profile` samples and unwinds; `sg-wall` looks at threads; `sg-heap` reads the
-//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes. They are apart so that slow
+//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes metrics, `sg-deliver` what
+//! waits for a collector. They are apart so that slow
 //! symbols or a slow closure never delay a scrape.
 
 mod builder;
@@ -93,7 +94,7 @@ fn start(config: Config) -> Result<AgentHandle, Error> {
     collecting::profile(&shared)?;
     collecting::look(&shared)?;
     collecting::heap(&shared)?;
-    pushing::start(&shared)?;
+    inner.pushing = pushing::start(&shared)?;
     inner.serving = Some(serving::start(&shared, listener, plane)?);
     Ok(AgentHandle::new(inner))
 }

@@ -1,18 +1,61 @@
-//! Starts the thread that pushes to a collector.
+//! Starts the threads that push to a collector, and stops the one that delivers what waits.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Shared;
 use super::threads;
+use super::traces::{self, Outbox};
 use crate::collect::process::host_name;
 use crate::error::Error;
+use crate::export::delivery::{Delivery, PushSignal};
+use crate::export::flushed::Flushed;
 use crate::export::push::{MetricsPush, resource};
+use crate::store::Store;
 
-/// Starts it if there is anything to push.
+/// What is on its way to a collector.
+#[derive(Default)]
+pub(super) struct Pushing {
+    /// `None` where nothing is pushed.
+    delivery: Option<Arc<Delivery>>,
+    store: Option<Arc<Store>>,
+}
+
+impl Pushing {
+    /// Asks for what waits to be delivered within so long.
+    pub(super) fn stop(&self, drain: Duration) {
+        if let Some(store) = &self.store {
+            store.traces.wake();
+        }
+        if let Some(delivery) = &self.delivery {
+            // A little earlier than the host stops waiting, or the thread would be found still running.
+            delivery.close(drain.mul_f64(0.9));
+        }
+    }
+
+    /// What became of it; what has not been delivered by now never is.
+    pub(super) fn flushed(&self) -> Vec<Flushed> {
+        let delivery = self.delivery.as_ref();
+        delivery
+            .map(|delivery| delivery.flushed())
+            .unwrap_or_default()
+    }
+}
+
+/// Starts them if there is anything to push.
 ///
 /// # Errors
 /// The thread's error when the operating system gives none.
-pub(super) fn start(shared: &Shared) -> Result<(), Error> {
+pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
     let Some(otlp) = &shared.config.otlp else {
-        return Ok(());
+        return Ok(Pushing::default());
+    };
+    let delivery = Delivery::new(&shared.store, otlp);
+    let sending = Arc::clone(&delivery);
+    threads::start("sg-deliver", "deliver", shared, move || sending.run())?;
+    let pushing = Pushing {
+        delivery: Some(Arc::clone(&delivery)),
+        store: Some(Arc::clone(&shared.store)),
     };
     let pid = std::process::id().to_string();
     let host = host_name().unwrap_or_default();
@@ -30,8 +73,14 @@ pub(super) fn start(shared: &Shared) -> Result<(), Error> {
         ("telemetry.sdk.name", env!("CARGO_PKG_NAME")),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
     ];
-    let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource(own, otlp)) else {
-        return Ok(());
+    let resource = resource(own, otlp);
+    let outbox = Outbox {
+        spans: delivery.producer(PushSignal::Spans),
+        logs: delivery.producer(PushSignal::Logs),
+    };
+    traces::start(shared, otlp, resource.clone(), outbox)?;
+    let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
+        return Ok(pushing);
     };
     let inside = shared.clone();
     threads::start("sg-otlp", "otlp", shared, move || {
@@ -41,5 +90,6 @@ pub(super) fn start(shared: &Shared) -> Result<(), Error> {
         }
         // What was counted since the last push.
         metrics.push();
-    })
+    })?;
+    Ok(pushing)
 }

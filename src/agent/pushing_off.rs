@@ -1,12 +1,29 @@
 //! Pushes nothing: the feature `otlp` is not built.
 
+use std::time::Duration;
+
 use super::Shared;
 use crate::error::Error;
+use crate::export::flushed::Flushed;
+
+/// Nothing is on its way.
+#[derive(Default)]
+pub(super) struct Pushing;
+
+impl Pushing {
+    /// Does nothing.
+    pub(super) fn stop(&self, _drain: Duration) {}
+
+    /// Nothing.
+    pub(super) fn flushed(&self) -> Vec<Flushed> {
+        Vec::new()
+    }
+}
 
 /// Does nothing.
 ///
 /// # Errors
 /// None.
-pub(super) fn start(_shared: &Shared) -> Result<(), Error> {
-    Ok(())
+pub(super) fn start(_shared: &Shared) -> Result<Pushing, Error> {
+    Ok(Pushing)
 }

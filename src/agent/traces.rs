@@ -1,6 +1,5 @@
 //! Starts the thread that makes messages of kept requests and of what the host said.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
@@ -9,18 +8,20 @@ use super::{Shared, threads};
 use crate::config::otlp::Otlp;
 use crate::config::traces::Sampling;
 use crate::error::Error;
+use crate::export::delivery::Producer;
 use crate::export::otlp::batch::Message;
 use crate::export::otlp::logs::LogEncoder;
 use crate::export::otlp::traces::SpanEncoder;
 use crate::store::Store;
+use crate::store::traces::Logs;
 
-/// How long a kept request waits for others, and the stop for the thread.
+/// How long a kept request waits for others to go with it.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// Takes messages on their way, each in turn and without waiting.
-pub(super) trait Outbox: Send + 'static {
-    fn spans(&mut self, message: Message);
-    fn logs(&mut self, message: Message);
+/// Where messages go; `None`: nobody wants them.
+pub(super) struct Outbox {
+    pub(super) spans: Option<Producer>,
+    pub(super) logs: Option<Producer>,
 }
 
 /// Begins to trace requests, and starts the thread, if spans are wanted.
@@ -31,51 +32,48 @@ pub(super) fn start(
     shared: &Shared,
     otlp: &Otlp,
     resource: Resource,
-    mut outbox: impl Outbox,
+    outbox: Outbox,
 ) -> Result<(), Error> {
-    let Some(sampling) = otlp.sampling else {
+    let Some(sampling) = otlp.sampling.filter(|_| outbox.spans.is_some()) else {
         return Ok(());
     };
-    let target = shared.judge.latency_target();
     let sampling = Sampling {
-        slow: sampling.slow.or(target),
+        slow: sampling.slow.or(shared.judge.latency_target()),
         ..sampling
     };
-    shared.store.traces.start(sampling, &shared.store.metrics);
+    let (store, has_logs) = (&shared.store, outbox.logs.is_some());
+    store.traces.start(sampling, has_logs, &store.metrics);
     let inside = shared.clone();
     threads::start("sg-traces", "traces", shared, move || {
         while !inside.stop.is_asked() {
             inside.store.traces.wait(PERIOD);
-            hand_over(&inside.store, &resource, &mut outbox);
+            outbox.take(&inside.store, &resource);
         }
-        hand_over(&inside.store, &resource, &mut outbox);
+        outbox.take(&inside.store, &resource);
     })
 }
 
-/// Hands over all that is kept.
-fn hand_over(store: &Arc<Store>, resource: &Resource, outbox: &mut impl Outbox) {
-    let mut spans = SpanEncoder::new(resource, &store.traces.sites);
-    let mut logs = LogEncoder::new(resource);
-    store.traces.drain(|trace, kept| {
-        spans
-            .add(trace, kept)
-            .into_iter()
-            .for_each(|message| outbox.spans(message));
-        let said = kept.logs.iter().filter_map(|record| logs.add(record));
-        said.for_each(|message| outbox.logs(message));
-    });
-    let alone = store
-        .traces
-        .logs()
-        .map(|logs| logs.drain())
-        .unwrap_or_default();
-    let said = alone.iter().filter_map(|record| logs.add(record));
-    said.for_each(|message| outbox.logs(message));
-    spans
-        .message()
-        .into_iter()
-        .for_each(|message| outbox.spans(message));
-    logs.message()
-        .into_iter()
-        .for_each(|message| outbox.logs(message));
+impl Outbox {
+    /// Takes over all that is kept.
+    fn take(&self, store: &Store, resource: &Resource) {
+        let send = |to: &Option<Producer>, message: Option<Message>| {
+            if let (Some(producer), Some(message)) = (to, message) {
+                producer.enqueue(message.body, message.items);
+            }
+        };
+        let mut spans = SpanEncoder::new(resource, &store.traces.sites);
+        let mut logs = LogEncoder::new(resource);
+        store.traces.drain(|trace, kept| {
+            send(&self.spans, spans.add(trace, kept));
+            for record in &kept.logs {
+                send(&self.logs, logs.add(record));
+            }
+        });
+        let alone = store.traces.logs().map(Logs::drain);
+        for record in alone.iter().flatten() {
+            send(&self.logs, logs.add(record));
+        }
+        send(&self.spans, spans.message());
+        send(&self.logs, logs.message());
+    }
 }

@@ -817,6 +817,30 @@ pub(crate) static AGENT_DROPPED: Metric = Metric::counter(
 )
 .labels(&["signal", "reason"])
 .signal(Signal::Agent);
+pub(crate) static AGENT_QUEUE_BYTES: Metric = Metric::gauge(
+    "agent_queue_bytes",
+    "Memory taken by what waits to be delivered to a collector.",
+)
+.unit(Unit::Bytes)
+.labels(&["signal"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_QUEUE_ITEMS: Metric = Metric::gauge(
+    "agent_queue_items",
+    "Items that wait to be delivered to a collector, in memory or on disk.",
+)
+.labels(&["signal"])
+.signal(Signal::Agent);
+pub(crate) static AGENT_SPOOL_BYTES: Metric = Metric::gauge(
+    "agent_spool_bytes",
+    "Disk taken by what waits to be delivered; absent while the disk cannot be used.",
+)
+.unit(Unit::Bytes)
+.signal(Signal::Agent);
+pub(crate) static AGENT_SPOOL_TORN: Metric = Metric::counter(
+    "agent_spool_torn_total",
+    "Records on disk that had not been written to their end, and were removed.",
+)
+.signal(Signal::Agent);
 pub(crate) static AGENT_LAST_SUCCESS: Metric = Metric::gauge(
     "agent_last_success_timestamp_seconds",
     "When a collector last took what was pushed, in seconds since 1970.",
@@ -829,6 +853,49 @@ pub(crate) static OTEL_EXPORTED_METRIC_POINTS: Metric = Metric::counter(
     "Data points that were pushed, those with an error_type in vain.",
 )
 .otel("otel.sdk.exporter.metric_data_point.exported")
+.labels(&["otel_component_type", "error_type"])
+.signal(Signal::Agent);
+pub(crate) static OTEL_PROCESSED_SPANS: Metric = Metric::counter(
+    "otel_sdk_processor_span_processed_total",
+    "Spans handed over for delivery to a collector.",
+)
+.otel("otel.sdk.processor.span.processed")
+.labels(&["otel_component_type"])
+.signal(Signal::Agent);
+pub(crate) static OTEL_EXPORTED_SPANS: Metric = Metric::counter(
+    "otel_sdk_exporter_span_exported_total",
+    "Spans whose delivery has ended, those with an error_type in vain.",
+)
+.otel("otel.sdk.exporter.span.exported")
+.labels(&["otel_component_type", "error_type"])
+.signal(Signal::Agent);
+pub(crate) static OTEL_PROCESSED_LOGS: Metric = Metric::counter(
+    "otel_sdk_processor_log_processed_total",
+    "Log records handed over for delivery to a collector.",
+)
+.otel("otel.sdk.processor.log.processed")
+.labels(&["otel_component_type"])
+.signal(Signal::Agent);
+pub(crate) static OTEL_EXPORTED_LOGS: Metric = Metric::counter(
+    "otel_sdk_exporter_log_exported_total",
+    "Log records whose delivery has ended, those with an error_type in vain.",
+)
+.otel("otel.sdk.exporter.log.exported")
+.labels(&["otel_component_type", "error_type"])
+.signal(Signal::Agent);
+/// The conventions have no names for profiles yet: these are their pattern.
+pub(crate) static OTEL_PROCESSED_PROFILES: Metric = Metric::counter(
+    "otel_sdk_processor_profile_processed_total",
+    "Profiles handed over for delivery to a collector.",
+)
+.otel("otel.sdk.processor.profile.processed")
+.labels(&["otel_component_type"])
+.signal(Signal::Agent);
+pub(crate) static OTEL_EXPORTED_PROFILES: Metric = Metric::counter(
+    "otel_sdk_exporter_profile_exported_total",
+    "Profiles whose delivery has ended, those with an error_type in vain.",
+)
+.otel("otel.sdk.exporter.profile.exported")
 .labels(&["otel_component_type", "error_type"])
 .signal(Signal::Agent);
 pub(crate) static OTEL_EXPORTER_OPERATION_DURATION: Metric = Metric::wait_histogram(
@@ -1004,8 +1071,18 @@ pub(crate) static ALL: &[&Metric] = &[
     &AGENT_SERIES,
     &AGENT_SERIES_OVERFLOW,
     &AGENT_DROPPED,
+    &AGENT_QUEUE_BYTES,
+    &AGENT_QUEUE_ITEMS,
+    &AGENT_SPOOL_BYTES,
+    &AGENT_SPOOL_TORN,
     &AGENT_LAST_SUCCESS,
     &OTEL_EXPORTED_METRIC_POINTS,
+    &OTEL_PROCESSED_SPANS,
+    &OTEL_EXPORTED_SPANS,
+    &OTEL_PROCESSED_LOGS,
+    &OTEL_EXPORTED_LOGS,
+    &OTEL_PROCESSED_PROFILES,
+    &OTEL_EXPORTED_PROFILES,
     &OTEL_EXPORTER_OPERATION_DURATION,
     &AGENT_HTTP_DENIED,
     &AGENT_INSECURE,

@@ -3,6 +3,9 @@
 //! Source: the OpenTelemetry specification, "OTLP exporter configuration", "Environment variables" and
 //! "Resource SDK". A variable that is set and empty counts as not set, as it says there.
 
+#[path = "otlp_delivery.rs"]
+pub(crate) mod delivery;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,6 +13,8 @@ use std::time::Duration;
 
 use super::traces::Sampling;
 use crate::error::Error;
+
+use delivery::Limits;
 
 /// Between two pushes of metrics: as often as Prometheus scrapes by our rules, so that both see the same.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -30,6 +35,11 @@ const TIMEOUTS: RangeInclusive<u64> = 100..=30_000;
 #[derive(Clone, PartialEq)]
 pub struct Otlp {
     pub(crate) metrics: Option<Target>,
+    pub(crate) spans: Option<Target>,
+    pub(crate) logs: Option<Target>,
+    pub(crate) profiles: Option<Target>,
+    /// How spans, logs and profiles wait for a collector that is away.
+    pub(crate) delivery: Limits,
     pub(crate) interval: Duration,
     pub(crate) exponential: bool,
     /// `None`: there are no spans.
@@ -53,6 +63,10 @@ impl fmt::Debug for Otlp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Otlp")
             .field("metrics", &self.metrics)
+            .field("spans", &self.spans)
+            .field("logs", &self.logs)
+            .field("profiles", &self.profiles)
+            .field("delivery", &self.delivery)
             .field("interval", &self.interval)
             .field("exponential", &self.exponential)
             .finish_non_exhaustive()
@@ -84,8 +98,8 @@ impl Otlp {
 
     /// As the standard `OTEL_*` variables of the environment say; without any to `http://localhost:4318`.
     ///
-    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_SERVICE_NAME`,
-    /// `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
+    /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_TRACES_EXPORTER`,
+    /// `OTEL_LOGS_EXPORTER`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
     /// `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` and
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_HEADERS`,
     /// `_TIMEOUT`, `_COMPRESSION` and `_PROTOCOL`, each also for one signal, as in
@@ -103,7 +117,7 @@ impl Otlp {
     /// If a server could not read it as one header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         check_header("header", name, value)?;
-        if let Some(target) = &mut self.metrics {
+        for target in self.targets() {
             target.headers.insert(name.to_owned(), value.to_owned());
         }
         Ok(self)
@@ -114,12 +128,19 @@ impl Otlp {
     /// # Errors
     /// If it is out of range.
     pub fn metrics_interval(mut self, interval: Duration) -> Result<Self, Error> {
-        let millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-        if !INTERVALS.contains(&millis) {
-            let range = "1 s to 1 h";
-            return Err(Error::out_of_range("metrics interval", range, format!("{interval:?}")));
+        self.interval = within("metrics interval", INTERVALS, interval)?;
+        Ok(self)
+    }
+
+    /// Gives each attempt so long, name look-up and answer included, 100 ms to 30 s; the default is 5 s.
+    ///
+    /// # Errors
+    /// If it is out of range.
+    pub fn timeout(mut self, timeout: Duration) -> Result<Self, Error> {
+        let timeout = within("timeout", TIMEOUTS, timeout)?;
+        for target in self.targets() {
+            target.timeout = timeout;
         }
-        self.interval = interval;
         Ok(self)
     }
 
@@ -130,13 +151,31 @@ impl Otlp {
         self
     }
 
+    fn targets(&mut self) -> impl Iterator<Item = &mut Target> {
+        [
+            &mut self.metrics,
+            &mut self.spans,
+            &mut self.logs,
+            &mut self.profiles,
+        ]
+        .into_iter()
+        .flatten()
+    }
+
     fn read(variable: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, Error> {
         let set = |name| variable(name).filter(|value| !value.trim().is_empty());
         let is = |name, word: &str| {
             set(name).is_some_and(|value: String| value.trim().eq_ignore_ascii_case(word))
         };
-        let off = is("OTEL_SDK_DISABLED", "true") || is("OTEL_METRICS_EXPORTER", "none");
-        let metrics = if off { None } else { Some(Target::read(&set)?) };
+        let off = is("OTEL_SDK_DISABLED", "true");
+        let read = |names: &Names| {
+            let off = off || is(names.exporter, "none");
+            if off {
+                Ok(None)
+            } else {
+                Target::read(&set, names).map(Some)
+            }
+        };
         let interval = match set("OTEL_METRIC_EXPORT_INTERVAL") {
             Some(text) => millis("OTEL_METRIC_EXPORT_INTERVAL", &text, INTERVALS)?,
             None => INTERVAL,
@@ -158,11 +197,16 @@ impl Otlp {
             (),
         )?;
         let attributes = match set("OTEL_RESOURCE_ATTRIBUTES") {
-            Some(text) => pairs("OTEL_RESOURCE_ATTRIBUTES", &text)?,
+            Some(text) => pairs(&text)
+                .ok_or_else(|| Error::out_of_range("OTEL_RESOURCE_ATTRIBUTES", PAIRS, text))?,
             None => BTreeMap::new(),
         };
         Ok(Self {
-            metrics,
+            metrics: read(&METRICS)?,
+            spans: read(&SPANS)?,
+            logs: read(&LOGS)?,
+            profiles: read(&PROFILES)?,
+            delivery: Limits::default(),
             interval,
             exponential,
             sampling: Sampling::read(&set)?,
@@ -172,23 +216,60 @@ impl Otlp {
     }
 }
 
+/// What the variables of one signal are called.
+struct Names {
+    exporter: &'static str,
+    endpoint: &'static str,
+    headers: &'static str,
+    timeout: &'static str,
+    protocol: &'static str,
+    compression: &'static str,
+    /// Below the base address.
+    path: &'static str,
+}
+
+macro_rules! names {
+    ($exporter:literal, $signal:literal, $path:literal) => {
+        Names {
+            exporter: $exporter,
+            endpoint: concat!("OTEL_EXPORTER_OTLP_", $signal, "_ENDPOINT"),
+            headers: concat!("OTEL_EXPORTER_OTLP_", $signal, "_HEADERS"),
+            timeout: concat!("OTEL_EXPORTER_OTLP_", $signal, "_TIMEOUT"),
+            protocol: concat!("OTEL_EXPORTER_OTLP_", $signal, "_PROTOCOL"),
+            compression: concat!("OTEL_EXPORTER_OTLP_", $signal, "_COMPRESSION"),
+            path: $path,
+        }
+    };
+}
+
+const METRICS: Names = names!("OTEL_METRICS_EXPORTER", "METRICS", "/v1/metrics");
+const SPANS: Names = names!("OTEL_TRACES_EXPORTER", "TRACES", "/v1/traces");
+const LOGS: Names = names!("OTEL_LOGS_EXPORTER", "LOGS", "/v1/logs");
+/// The specification has no names for profiles yet: these are its pattern.
+const PROFILES: Names = names!(
+    "OTEL_PROFILES_EXPORTER",
+    "PROFILES",
+    "/v1development/profiles"
+);
+
 impl Target {
-    fn read(set: &dyn Fn(&'static str) -> Option<String>) -> Result<Self, Error> {
+    fn read(set: &dyn Fn(&'static str) -> Option<String>, names: &Names) -> Result<Self, Error> {
         let either = |own: &'static str, all: &'static str| {
             set(own)
                 .map(|value| (own, value))
                 .or_else(|| set(all).map(|value| (all, value)))
         };
-        let own = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
-        let url = match (set(own), set("OTEL_EXPORTER_OTLP_ENDPOINT")) {
-            (Some(url), _) => checked(own, url)?,
+        let below = |base: &str| format!("{}{}", base.trim_end_matches('/'), names.path);
+        let url = match (set(names.endpoint), set("OTEL_EXPORTER_OTLP_ENDPOINT")) {
+            (Some(url), _) => checked(names.endpoint, url)?,
             (None, Some(base)) => below(&checked("OTEL_EXPORTER_OTLP_ENDPOINT", base)?),
             (None, None) => below("http://localhost:4318"),
         };
-        let headers = either("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS");
-        let headers = match headers {
+        let headers = match either(names.headers, "OTEL_EXPORTER_OTLP_HEADERS") {
             Some((name, text)) => {
-                let headers = pairs(name, &text)?;
+                // Not shown: what a wrong one holds is a password all the same.
+                let headers =
+                    pairs(&text).ok_or_else(|| Error::out_of_range(name, PAIRS, "***"))?;
                 for (header, value) in &headers {
                     check_header(name, header, value)?;
                 }
@@ -196,20 +277,16 @@ impl Target {
             }
             None => BTreeMap::new(),
         };
-        let timeout = either("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT");
-        let timeout = match timeout {
+        let timeout = match either(names.timeout, "OTEL_EXPORTER_OTLP_TIMEOUT") {
             Some((name, text)) => millis(name, &text, TIMEOUTS)?,
             None => TIMEOUT,
         };
-        let protocols = [("http/protobuf", ())];
-        let names = ["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-        for name in names {
-            word(set, name, &protocols, ())?;
+        for name in [names.protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"] {
+            word(set, name, &[("http/protobuf", ())], ())?;
         }
         let compressions = [("gzip", true), ("none", false)];
         let all = word(set, "OTEL_EXPORTER_OTLP_COMPRESSION", &compressions, true)?;
-        let own = "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION";
-        let gzip = word(set, own, &compressions, all)?;
+        let gzip = word(set, names.compression, &compressions, all)?;
         Ok(Self {
             url,
             headers,
@@ -219,32 +296,46 @@ impl Target {
     }
 }
 
-/// A base address with the path of metrics.
-fn below(base: &str) -> String {
-    format!("{}/v1/metrics", base.trim_end_matches('/'))
-}
-
 fn checked(name: &'static str, url: String) -> Result<String, Error> {
     let url = url.trim();
-    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    // What stands before it is a password: neither sent nor shown.
+    let shown = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
+    let rest = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
-    let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
-    if !plain || host.is_none_or(str::is_empty) {
-        return Err(Error::out_of_range(name, "an http:// or https:// address", url));
+    let fits = host.is_some_and(|host| !host.is_empty() && !host.contains('@'));
+    if !fits || !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let range = "an http:// or https:// address without a password";
+        return Err(Error::out_of_range(name, range, shown));
     }
     Ok(url.to_owned())
 }
 
-fn millis(
-    name: &'static str,
-    text: &str,
-    range: RangeInclusive<u64>,
-) -> Result<Duration, Error> {
-    let number = text.trim().parse().ok().filter(|number| range.contains(number));
+fn millis(name: &'static str, text: &str, range: RangeInclusive<u64>) -> Result<Duration, Error> {
+    let number = text
+        .trim()
+        .parse()
+        .ok()
+        .filter(|number| range.contains(number));
     let (least, most) = (range.start(), range.end());
     let millis = number
         .ok_or_else(|| Error::out_of_range(name, format!("{least}..={most} milliseconds"), text))?;
     Ok(Duration::from_millis(millis))
+}
+
+fn within(
+    parameter: &'static str,
+    range: RangeInclusive<u64>,
+    seen: Duration,
+) -> Result<Duration, Error> {
+    let millis = u64::try_from(seen.as_millis()).unwrap_or(u64::MAX);
+    if range.contains(&millis) {
+        return Ok(seen);
+    }
+    let (least, most) = (range.start(), range.end());
+    let range = format!("{least}..={most} milliseconds");
+    Err(Error::out_of_range(parameter, range, millis))
 }
 
 fn word<T: Copy>(
@@ -256,27 +347,29 @@ fn word<T: Copy>(
     let Some(text) = set(name) else {
         return Ok(default);
     };
-    let found = words.iter().find(|(word, _)| text.trim().eq_ignore_ascii_case(word));
+    let found = words
+        .iter()
+        .find(|(word, _)| text.trim().eq_ignore_ascii_case(word));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         Error::out_of_range(name, words.join("|"), text)
     })
 }
 
-/// `key=value,key=value`, with `%2C` for what would end a value.
-fn pairs(name: &'static str, text: &str) -> Result<BTreeMap<String, String>, Error> {
-    let wrong = || Error::out_of_range(name, "key=value pairs, joined by commas, %-encoded", text);
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let (key, value) = part.split_once('=').ok_or_else(wrong)?;
-            let (key, value) = (key.trim(), decoded(value.trim()).ok_or_else(wrong)?);
-            if key.is_empty() {
-                return Err(wrong());
-            }
-            Ok((key.to_owned(), value))
-        })
-        .collect()
+const PAIRS: &str = "key=value pairs, joined by commas, %-encoded";
+
+/// `key=value,key=value`, with `%2C` for what would end a value; `None` if it is anything else.
+fn pairs(text: &str) -> Option<BTreeMap<String, String>> {
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    let pair = |part: &str| {
+        let (key, value) = part.split_once('=')?;
+        let (key, value) = (key.trim(), decoded(value.trim())?);
+        (!key.is_empty()).then(|| (key.to_owned(), value))
+    };
+    parts.map(pair).collect()
 }
 
 fn decoded(text: &str) -> Option<String> {
@@ -298,7 +391,11 @@ fn check_header(parameter: &'static str, name: &str, value: &str) -> Result<(), 
         return Ok(());
     }
     // The value is not shown: it may be a password.
-    Err(Error::out_of_range(parameter, "a header's name and a value of one line", name))
+    Err(Error::out_of_range(
+        parameter,
+        "a header's name and a value of one line",
+        name,
+    ))
 }
 
 #[cfg(test)]
@@ -325,7 +422,11 @@ mod tests {
         assert_eq!(metrics.url, "http://localhost:4318/v1/metrics");
         assert_eq!(metrics.timeout, Duration::from_secs(5));
         assert!(metrics.gzip && metrics.headers.is_empty());
-        assert_eq!(target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), metrics, "empty is not set");
+        assert_eq!(
+            target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]),
+            metrics,
+            "empty is not set"
+        );
     }
 
     #[test]
@@ -338,7 +439,10 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
             ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "NONE"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=1"),
-            ("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "api-key=a%2Cb%3D, x = y ,"),
+            (
+                "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
+                "api-key=a%2Cb%3D, x = y ,",
+            ),
         ]);
         assert_eq!(both.url, "http://own:2/x");
         assert_eq!(both.timeout, Duration::from_millis(100));
@@ -346,8 +450,17 @@ mod tests {
         let headers = [("api-key", "a,b="), ("x", "y")];
         let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(both.headers, BTreeMap::from(headers));
-        let common = target(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all:1/base/")]);
-        assert_eq!(common.url, "https://all:1/base/v1/metrics");
+        let common = with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "https://all:1/base/")]).unwrap();
+        let targets = [common.metrics, common.spans, common.logs, common.profiles];
+        let paths = [
+            "v1/metrics",
+            "v1/traces",
+            "v1/logs",
+            "v1development/profiles",
+        ];
+        for (target, path) in targets.into_iter().zip(paths) {
+            assert_eq!(target.unwrap().url, format!("https://all:1/base/{path}"));
+        }
     }
 
     #[test]
@@ -356,17 +469,25 @@ mod tests {
             (
                 "OTEL_EXPORTER_OTLP_ENDPOINT",
                 "collector:4318",
-                "an http:// or https:// address",
+                "an http:// or https:// address without a password",
             ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
                 "http:///v1",
-                "an http:// or https:// address",
+                "an http:// or https:// address without a password",
             ),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip|none"),
-            ("OTEL_EXPORTER_OTLP_TIMEOUT", "5s", "100..=30000 milliseconds"),
-            ("OTEL_METRIC_EXPORT_INTERVAL", "0", "1000..=3600000 milliseconds"),
+            (
+                "OTEL_EXPORTER_OTLP_TIMEOUT",
+                "5s",
+                "100..=30000 milliseconds",
+            ),
+            (
+                "OTEL_METRIC_EXPORT_INTERVAL",
+                "0",
+                "1000..=3600000 milliseconds",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
                 "delta",
@@ -392,22 +513,64 @@ mod tests {
     #[test]
     fn no_header_value_is_shown_in_an_error_or_by_debug() {
         let secret = "s3cret";
-        let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", "no good=s3cret")]).unwrap_err();
-        assert!(!error.to_string().contains(secret), "{error}");
-        let otlp = Otlp::to("http://c").unwrap().header("token", secret).unwrap();
+        for broken in ["no good=s3cret", "s3cret", "token=s3cret%"] {
+            let error = with(&[("OTEL_EXPORTER_OTLP_HEADERS", broken)]).unwrap_err();
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+        let error = Otlp::to("http://user:s3cret@c").unwrap_err().to_string();
+        let range = "an http:// or https:// address without a password";
+        assert_eq!(
+            error,
+            format!(r#"OTEL_EXPORTER_OTLP_ENDPOINT must be {range} (got "c")"#)
+        );
+        let otlp = Otlp::to("http://c")
+            .unwrap()
+            .header("token", secret)
+            .unwrap();
         let shown = format!("{otlp:?}");
-        assert!(shown.contains("token") && !shown.contains(secret), "{shown}");
+        assert!(
+            shown.contains("token") && !shown.contains(secret),
+            "{shown}"
+        );
         let broken = otlp.header("token", "two\nlines").unwrap_err();
         assert!(broken.is_out_of_range(), "{broken}");
     }
 
     #[test]
+    fn an_interval_or_a_timeout_out_of_range_is_named_with_the_range() {
+        let otlp = || Otlp::to("http://c").unwrap();
+        let never = otlp().metrics_interval(Duration::MAX).unwrap_err();
+        let range = "1000..=3600000 milliseconds";
+        let seen = u64::MAX;
+        let text = format!(r#"metrics interval must be {range} (got "{seen}")"#);
+        assert_eq!(never.to_string(), text);
+        let hasty = otlp().timeout(Duration::from_millis(99)).unwrap_err();
+        let text = r#"timeout must be 100..=30000 milliseconds (got "99")"#;
+        assert_eq!(hasty.to_string(), text);
+        let longest = otlp().timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(longest.metrics.unwrap().timeout, Duration::from_secs(30));
+    }
+
+    #[test]
     fn pushing_can_be_switched_off_and_the_resource_named() {
-        assert_eq!(with(&[("OTEL_SDK_DISABLED", "True")]).unwrap().metrics, None);
-        assert_eq!(with(&[("OTEL_METRICS_EXPORTER", "none")]).unwrap().metrics, None);
+        let off = with(&[("OTEL_SDK_DISABLED", "True")]).unwrap();
+        assert_eq!(
+            [off.metrics, off.spans, off.logs, off.profiles],
+            [const { None }; 4]
+        );
+        let spans_only = with(&[
+            ("OTEL_METRICS_EXPORTER", "none"),
+            ("OTEL_LOGS_EXPORTER", "None"),
+        ]);
+        let spans_only = spans_only.unwrap();
+        assert!(spans_only.metrics.is_none() && spans_only.logs.is_none());
+        assert!(spans_only.spans.is_some() && spans_only.profiles.is_some());
         let otlp = with(&[
             ("OTEL_SERVICE_NAME", "shop"),
-            ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod,a=%20"),
+            (
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "deployment.environment.name=prod,a=%20",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
                 "base2_exponential_bucket_histogram",

@@ -13,9 +13,12 @@ use crate::assess::targets::TargetTable;
 use crate::store::sync::lock;
 
 mod bounded;
+#[cfg(feature = "otlp")]
+pub(crate) mod delivery;
 pub(crate) mod difference;
 pub(crate) mod firefox;
 mod firefox_format;
+pub(crate) mod flushed;
 pub(crate) mod folded;
 pub(crate) mod guard;
 mod heap_text;

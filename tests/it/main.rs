@@ -17,7 +17,15 @@ mod http_descriptors;
 mod http_plane;
 mod layering;
 mod metrics_pages;
+#[cfg(feature = "otlp")]
+mod pushing;
+#[cfg(feature = "otlp")]
+#[expect(dead_code, reason = "each test binary uses a part of it")]
+#[path = "../../src/export/push/tests/receiver.rs"]
+mod receiver;
 mod recorder;
 mod request;
 mod scopes;
+#[cfg(feature = "otlp")]
+mod traces;
 mod wall;

@@ -4,7 +4,7 @@
 //! base 2^(2^-scale). The row's cells are cut at these bounds too, so that every bucket is an exact sum.
 
 use crate::catalog::bounds::Bounds;
-use crate::store::metrics::Distribution;
+use crate::store::metrics::{Distribution, Layout};
 
 /// Buckets of one point, above which neighbours are joined; the specification's own default.
 const BUCKETS: usize = 160;
@@ -32,7 +32,7 @@ pub(crate) fn exponential(bounds: Bounds, row: &Distribution<'_>) -> Option<Expo
     // Below the first bound, between the bounds, and above the last one.
     let mut counts = vec![0_u64; places + 2];
     let mut place = 0;
-    let natives = row.layout.natives();
+    let natives: Vec<u64> = (first..=last).map(Layout::native_upper_nanos).collect();
     let uppers = row.layout.uppers().iter().copied().map(Some).chain([None]);
     for (upper, cell) in uppers.zip(row.cells) {
         let is_above = |bound: &u64| upper.is_none_or(|upper| upper > *bound);
@@ -86,7 +86,6 @@ fn joined(buckets: &[u64], offset: i32) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::metrics::Layout;
 
     /// Counts of events at these nanoseconds.
     fn of(bounds: Bounds, events: &[(u64, u64)]) -> Exponential {
@@ -129,15 +128,15 @@ mod tests {
 
     #[test]
     fn what_no_bucket_holds_is_zero_or_above_and_nothing_is_lost() {
-        let shown = of(
-            Bounds::Request,
-            &[(1, 5), (500, 6), (u64::MAX, 7), (0, 1)],
-        );
+        let shown = of(Bounds::Request, &[(1, 5), (500, 6), (u64::MAX, 7), (0, 1)]);
         assert_eq!(shown.zero_count, 12);
         assert_eq!(shown.buckets, [7]);
         assert_eq!((shown.scale, shown.offset), (3, 8 * 8));
         let none = of(Bounds::Cache, &[]);
-        assert_eq!((none.buckets.len(), none.offset, none.zero_count), (0, 0, 0));
+        assert_eq!(
+            (none.buckets.len(), none.offset, none.zero_count),
+            (0, 0, 0)
+        );
     }
 
     #[test]

@@ -16,8 +16,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use super::{attribute, scope};
 use super::exponential::exponential;
+use super::{attribute, scope};
 use crate::catalog::bounds::Bounds;
 use crate::catalog::{Kind, Unit, attributes};
 use crate::export::number::bound_value;
@@ -334,7 +334,9 @@ fn labels(family: &FamilySnapshot, series: &Series) -> Vec<KeyValue> {
 
 fn foreign_labels(series: &ForeignSeries) -> Vec<KeyValue> {
     let labels = series.labels.iter();
-    labels.map(|(label, value)| attribute(label, value)).collect()
+    labels
+        .map(|(label, value)| attribute(label, value))
+        .collect()
 }
 
 fn exemplars(family: &FamilySnapshot, bounds: Bounds, series: &Series) -> Vec<Exemplar> {

@@ -52,7 +52,7 @@ impl Host {
             slow: Some(slow),
             ..Sampling::new(true, ratio)
         };
-        store.traces.start(sampling, &store.metrics);
+        store.traces.start(sampling, true, &store.metrics);
         let routes = Arc::new(Routes::new(Arc::clone(&store)));
         let layer = HttpLayer::new(Arc::new(Requests::new(Arc::clone(&store), routes)));
         Self { store, layer }

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as Number;
-use opentelemetry_proto::tonic::metrics::v1::{Metric, exemplar};
+use opentelemetry_proto::tonic::metrics::v1::{Gauge, Metric, Sum, exemplar};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 
@@ -25,11 +25,7 @@ const START: u64 = 1_795_000_000_000_000_000;
 const NOW: u64 = START + 15_000_000_000;
 
 /// A push as its receiver has it.
-fn pushed(
-    metrics: &Metrics,
-    foreign: &[ForeignFamily],
-    histograms: HistogramForm,
-) -> Vec<Metric> {
+fn pushed(metrics: &Metrics, foreign: &[ForeignFamily], histograms: HistogramForm) -> Vec<Metric> {
     let resource = Resource {
         attributes: vec![attribute("service.name", "svc")],
         ..Resource::default()
@@ -97,14 +93,12 @@ fn samples(pushed: &[Metric]) -> Samples {
             assert!(twice.is_none(), "{name}{suffix} twice");
         };
         match metric.data.as_ref().unwrap() {
-            Data::Gauge(_) | Data::Sum(_) => {
-                let points = match metric.data.as_ref().unwrap() {
-                    Data::Gauge(gauge) => &gauge.data_points,
-                    Data::Sum(sum) => &sum.data_points,
-                    _ => unreachable!(),
-                };
-                for point in points {
-                    assert_eq!((point.start_time_unix_nano, point.time_unix_nano), (START, NOW));
+            Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => {
+                for point in data_points {
+                    assert_eq!(
+                        (point.start_time_unix_nano, point.time_unix_nano),
+                        (START, NOW)
+                    );
                     let value = match point.value.unwrap() {
                         Number::AsInt(value) => value as f64,
                         Number::AsDouble(value) => value,
@@ -155,9 +149,17 @@ fn le(bound: f64) -> String {
 
 /// NaN equals itself here.
 fn bits(samples: Samples) -> BTreeMap<(String, Labels), u64> {
-    let bits = |value: f64| if value.is_nan() { u64::MAX } else { value.to_bits() };
+    let bits = |value: f64| {
+        if value.is_nan() {
+            u64::MAX
+        } else {
+            value.to_bits()
+        }
+    };
     let samples = samples.into_iter();
-    samples.map(|(series, value)| (series, bits(value))).collect()
+    samples
+        .map(|(series, value)| (series, bits(value)))
+        .collect()
 }
 
 #[test]
@@ -188,14 +190,18 @@ fn exemplars_are_pushed_as_they_are_shown() {
         Some(Data::Histogram(histogram)) => Some(&histogram.data_points),
         _ => None,
     });
-    let exemplars: Vec<_> = points.flatten().flat_map(|point| &point.exemplars).collect();
+    let exemplars: Vec<_> = points
+        .flatten()
+        .flat_map(|point| &point.exemplars)
+        .collect();
     assert_eq!(exemplars.len(), page.exemplars.len());
     for (pushed, shown) in exemplars.iter().zip(&page.exemplars) {
         let Some(exemplar::Value::AsDouble(value)) = pushed.value else {
             panic!("{pushed:?}");
         };
         assert!((value - shown.value).abs() < f64::EPSILON);
-        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+        let hex =
+            |bytes: &[u8]| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
         assert_eq!(hex(&pushed.trace_id), shown.labels["trace_id"]);
         assert_eq!(hex(&pushed.span_id), shown.labels["span_id"]);
         let seconds = pushed.time_unix_nano as f64 / 1e9;

@@ -3,20 +3,23 @@
 //! Beside `serve` the only place that opens connections. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
-mod post;
+pub(in crate::export) mod post;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 
 use super::otlp::attribute;
 use super::otlp::metrics::{HistogramForm, Push};
 use crate::catalog::families;
+use crate::config;
 use crate::config::otlp::Otlp;
 use crate::store::Store;
 use crate::store::metrics::{Histogram, unix_nanos_now};
@@ -66,10 +69,29 @@ impl MetricsPush {
     pub(crate) fn turn(&mut self) -> Duration {
         let now = Instant::now();
         if now >= self.due {
+            self.refresh();
             let wait = self.push();
             self.due = now + self.interval.max(wait);
         }
         self.due.saturating_duration_since(Instant::now())
+    }
+
+    /// Has the readings made that a scrape would have made, and waits as long as a scrape does.
+    fn refresh(&self) {
+        let deadline = Instant::now() + config::REFRESH_WAIT;
+        // With no place left, scrapes are having them made.
+        let Ok(mut demand) = self.store.refresh.ask((), deadline) else {
+            return;
+        };
+        let waker = Waker::from(Arc::new(Wakes(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        while Pin::new(&mut demand).poll(&mut context).is_pending() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
     }
 
     /// Pushes now, and returns how long the collector wants to be left alone.
@@ -78,32 +100,32 @@ impl MetricsPush {
         let push = Push {
             resource: &self.resource,
             start_unix_nanos: self.start_unix_nanos,
-            unix_nanos: unix_nanos_now(),
+            // A clock that was set back must not have series end before they begin.
+            unix_nanos: unix_nanos_now().max(self.start_unix_nanos),
             histograms: self.histograms,
         };
         let message = push.encode(&snapshot, &self.store.foreign.get());
         drop(snapshot);
-        for part in parts(message, MESSAGE_BYTES) {
+        let mut parts = parts(message, MESSAGE_BYTES).into_iter();
+        while let Some(part) = parts.next() {
             let points = points(&part);
             let started = Instant::now();
-            let outcome = self.post.send(&part.encode_to_vec());
+            let outcome = self.post.send(&part.encode_to_vec(), Duration::MAX);
             self.took.record(started.elapsed());
-            let (accepted, failed, why) = match &outcome {
-                Outcome::Accepted(body) => {
-                    let rejected = rejected(body).min(points);
-                    (points - rejected, rejected, "rejected")
-                }
-                Outcome::Later { why, .. } | Outcome::Refused { why } => (0, points, &**why),
-            };
-            self.count(accepted, "");
-            self.count(failed, why);
             match outcome {
-                Outcome::Accepted(_) => self.say_success(),
-                // The next push holds all that this one did.
-                Outcome::Later { after, .. } => {
+                Outcome::Accepted { rejected } => {
+                    let rejected = rejected.min(points);
+                    self.count(points - rejected, "");
+                    self.count(rejected, "rejected");
+                    self.say_success();
+                }
+                Outcome::Refused { why } => self.count(points, &why),
+                // What is left would fare no better, and the next push holds all that this one did.
+                Outcome::Later { why, after } => {
+                    let left = parts.map(|part| self::points(&part));
+                    self.count(points + left.sum::<u64>(), &why);
                     return after.unwrap_or_default().min(LONGEST_WAIT);
                 }
-                Outcome::Refused { .. } => {}
             }
         }
         Duration::ZERO
@@ -112,7 +134,10 @@ impl MetricsPush {
     fn count(&self, points: u64, error_type: &str) {
         if points > 0 {
             let row = &families::OTEL_EXPORTED_METRIC_POINTS;
-            let counter = self.store.metrics.own_counter(row, &[COMPONENT, error_type]);
+            let counter = self
+                .store
+                .metrics
+                .own_counter(row, &[COMPONENT, error_type]);
             counter.add(points);
         }
     }
@@ -124,17 +149,22 @@ impl MetricsPush {
     }
 }
 
-/// What the collector says it could not use.
-fn rejected(body: &[u8]) -> u64 {
-    let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
-    let partial = answer.partial_success.unwrap_or_default();
-    u64::try_from(partial.rejected_data_points).unwrap_or(0)
+/// Ends a thread's wait for an answer.
+struct Wakes(Thread);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Data points of a message.
 fn points(message: &ExportMetricsServiceRequest) -> u64 {
     use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-    let scopes = message.resource_metrics.iter().flat_map(|one| &one.scope_metrics);
+    let scopes = message
+        .resource_metrics
+        .iter()
+        .flat_map(|one| &one.scope_metrics);
     let metrics = scopes.flat_map(|scope| &scope.metrics);
     let points = metrics.map(|metric| match &metric.data {
         Some(Data::Gauge(held)) => held.data_points.len(),
@@ -190,17 +220,23 @@ pub(crate) fn resource<'a>(
     own: impl IntoIterator<Item = (&'a str, &'a str)>,
     otlp: &'a Otlp,
 ) -> Resource {
-    let said = otlp.attributes.iter().map(|(key, value)| (&**key, &**value));
+    let said = otlp
+        .attributes
+        .iter()
+        .map(|(key, value)| (&**key, &**value));
     let service = otlp.service.as_deref().map(|name| ("service.name", name));
     // The host's attributes come before what was found, and the service's name before theirs.
     let all = own.into_iter().chain(said).chain(service);
     let all: std::collections::BTreeMap<&str, &str> =
         all.filter(|(_, value)| !value.is_empty()).collect();
     Resource {
-        attributes: all.into_iter().map(|(key, value)| attribute(key, value)).collect(),
+        attributes: all
+            .into_iter()
+            .map(|(key, value)| attribute(key, value))
+            .collect(),
         ..Resource::default()
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::export) mod tests;

@@ -29,7 +29,6 @@ pub(crate) struct Layout {
     /// For each classic bound the number of cells at or below it.
     classic_ends: Box<[usize]>,
     classic: &'static [u64],
-    natives: Box<[u64]>,
     guess: [u16; GUESSES],
 }
 
@@ -49,13 +48,23 @@ impl Layout {
         place.get_or_init(|| Self::build(bounds))
     }
 
+    /// Upper bound of native bucket `index` at schema 3, in nanoseconds, rounded down: a whole number
+    /// of nanoseconds is inside the bucket exactly if it is at most this.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounds lie between 59 ns and 256 s"
+    )]
+    pub(crate) fn native_upper_nanos(index: i32) -> u64 {
+        ((f64::from(index) / 8.0).exp2() * 1e9 + 1e-6).floor() as u64
+    }
+
     fn build(bounds: Bounds) -> Self {
         let classic = bounds.classic();
-        let natives: Box<[u64]> = match bounds.native_octaves() {
-            Some((low, high)) => (low * 8..=high * 8).map(native_upper_nanos).collect(),
-            None => Box::default(),
-        };
-        let mut uppers: Vec<u64> = [classic, &natives].concat();
+        let mut uppers: Vec<u64> = classic.to_vec();
+        if let Some((low, high)) = bounds.native_octaves() {
+            uppers.extend((low * 8..=high * 8).map(Self::native_upper_nanos));
+        }
         uppers.sort_unstable();
         uppers.dedup();
         let classic_ends = classic
@@ -74,7 +83,6 @@ impl Layout {
             buckets,
             classic_ends,
             classic,
-            natives,
             guess,
         }
     }
@@ -118,15 +126,6 @@ impl Layout {
         self.padded.get(..self.buckets - 1).unwrap_or_default()
     }
 
-    /// The bounds of the native buckets in the smallest unit, where the row has them.
-    #[cfg_attr(
-        not(feature = "otlp"),
-        expect(dead_code, reason = "only what is pushed has native buckets")
-    )]
-    pub(crate) fn natives(&self) -> &[u64] {
-        &self.natives
-    }
-
     /// The classic bounds, each with the number of cells at or below it.
     pub(crate) fn classic(&self) -> impl Iterator<Item = (u64, usize)> + '_ {
         self.classic
@@ -162,17 +161,6 @@ impl Layout {
         }
         Some(lower)
     }
-}
-
-/// Upper bound of native bucket `index` at schema 3, in nanoseconds, rounded down: a whole number
-/// of nanoseconds is inside the bucket exactly if it is at most this.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "bounds lie between 59 ns and 256 s"
-)]
-fn native_upper_nanos(index: i32) -> u64 {
-    ((f64::from(index) / 8.0).exp2() * 1e9 + 1e-6).floor() as u64
 }
 
 #[inline]
@@ -237,7 +225,8 @@ mod tests {
         assert_eq!(layout.cells(), 225 + 17 + 2);
         let mut seen = std::collections::HashMap::new();
         for upper in layout.uppers() {
-            let index = (-20 * 8..=8 * 8).find(|index| *upper <= native_upper_nanos(*index));
+            let index =
+                (-20 * 8..=8 * 8).find(|index| *upper <= Layout::native_upper_nanos(*index));
             *seen.entry(index).or_insert(0) += 1;
         }
         assert!(seen.values().all(|cells| *cells <= 2));

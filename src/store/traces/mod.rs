@@ -22,9 +22,7 @@ use crate::store::metrics::{Counter, Metrics};
 
 pub(crate) use ids::span_id;
 pub(crate) use logs::{LogRecord, Logs, Severity};
-pub(crate) use open::{
-    Added, CHILDREN, Child, HostSpan, Incoming, OpenTrace, Root, Spans, Work, cut,
-};
+pub(crate) use open::{Added, Child, HostSpan, Incoming, OpenTrace, Root, Spans, Work, cut};
 use ring::Ring;
 pub(crate) use sites::{Site, SiteNames, Sites};
 
@@ -43,12 +41,13 @@ struct Tracing {
     ring_full: Counter,
     children: Counter,
     late: Counter,
-    logs: Logs,
+    /// `None`: nobody wants any.
+    logs: Option<Logs>,
 }
 
 impl Traces {
     /// Begins to trace; only the first call counts.
-    pub(crate) fn start(&self, sampling: Sampling, metrics: &Metrics) {
+    pub(crate) fn start(&self, sampling: Sampling, has_logs: bool, metrics: &Metrics) {
         let dropped = |reason| metrics.own_counter(&families::AGENT_DROPPED, &["spans", reason]);
         self.on.get_or_init(|| Tracing {
             sampling,
@@ -56,7 +55,7 @@ impl Traces {
             ring_full: dropped("ring_full"),
             children: dropped("children"),
             late: dropped("late"),
-            logs: Logs::new(metrics),
+            logs: has_logs.then(|| Logs::new(metrics)),
         });
     }
 
@@ -121,14 +120,16 @@ impl Traces {
         };
         tracing.ring.drain(|trace, spans| {
             tracing.children.add(u64::from(spans.beyond));
-            tracing.logs.count_beyond(spans.logs_beyond);
+            if let Some(logs) = &tracing.logs {
+                logs.count_beyond(spans.logs_beyond);
+            }
             each(trace, spans);
         });
     }
 
-    /// Log records that go by themselves; `None` where nothing is traced.
+    /// Log records that go by themselves; `None` where nobody wants any.
     pub(crate) fn logs(&self) -> Option<&Logs> {
-        self.on.get().map(|tracing| &tracing.logs)
+        self.on.get()?.logs.as_ref()
     }
 
     /// Waits until a ring is half full, at most so long.
@@ -138,7 +139,15 @@ impl Traces {
         }
     }
 
+    /// Ends a wait.
+    pub(crate) fn wake(&self) {
+        if let Some(tracing) = self.on.get() {
+            tracing.ring.wake();
+        }
+    }
+
     /// Bytes of records that are kept.
+    #[cfg(test)]
     pub(crate) fn kept_bytes(&self) -> usize {
         self.on.get().map_or(0, |tracing| tracing.ring.bytes())
     }

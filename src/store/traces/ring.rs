@@ -18,7 +18,7 @@ const FREE: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Ring {
     shards: [Mutex<Shard>; SHARDS],
-    /// Whether a shard is half full.
+    /// Whether a shard is half full, or nothing more will come.
     filling: Mutex<bool>,
     filled: Condvar,
 }
@@ -61,10 +61,14 @@ impl Ring {
         held.bytes = after;
         drop(held);
         if half {
-            *lock(&self.filling) = true;
-            self.filled.notify_one();
+            self.wake();
         }
         Ok(())
+    }
+
+    pub(crate) fn wake(&self) {
+        *lock(&self.filling) = true;
+        self.filled.notify_all();
     }
 
     /// Takes all that is kept, and gives the memory back.
@@ -105,6 +109,7 @@ impl Ring {
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).bytes).sum()
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::keep::Keep;
+use super::open::CHILDREN;
 use super::*;
 use crate::store::metrics::{MetricsLimits, Value};
 
@@ -17,7 +18,7 @@ fn counted(ratio: f64) -> (Traces, Metrics) {
         series: 100,
         bytes: 1 << 20,
     });
-    traces.start(Sampling::new(true, ratio), &metrics);
+    traces.start(Sampling::new(true, ratio), true, &metrics);
     (traces, metrics)
 }
 

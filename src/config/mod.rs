@@ -2,7 +2,7 @@
 //!
 //! Limits stand only here, so that an edge and the code behind it cannot disagree.
 
-#[cfg_attr(not(feature = "otlp"), path = "config/otlp_off.rs")]
+#[cfg_attr(not(feature = "otlp"), path = "otlp_off.rs")]
 pub(crate) mod otlp;
 #[cfg(feature = "otlp")]
 pub(crate) mod traces;
