@@ -266,7 +266,7 @@ impl Bounded {
         let text = String::new();
         let mut bounded = Self { text, bytes };
         // An error says that it is full, or that the host's value cannot be shown: what there is stays.
-        if fmt::write(&mut bounded, format_args!("{value}")).is_err() {}
+        let _full = fmt::write(&mut bounded, format_args!("{value}"));
         bounded.text
     }
 }

@@ -34,6 +34,14 @@ pub(crate) mod stacks;
 pub(crate) mod symbols;
 pub(crate) mod sync;
 #[cfg_attr(not(feature = "otlp"), path = "traces_off.rs")]
+#[cfg_attr(
+    all(feature = "otlp", not(feature = "tracing")),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "only the tracing layer writes the host's spans and log records"
+    )
+)]
 pub(crate) mod traces;
 pub(crate) mod tuning;
 #[cfg(feature = "profiling")]
@@ -195,7 +203,7 @@ impl Store {
             callbacks: Callbacks::default(),
             awaits: Awaits::default(),
             scopes: Scopes::default(),
-            traces: Traces::default(),
+            traces: Default::default(),
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             heap: Heap::default(),

@@ -2,4 +2,4 @@
 
 /// There are none.
 #[derive(Debug, Default)]
-pub(crate) struct Traces;
+pub(crate) struct Traces {}

@@ -14,8 +14,8 @@ use tracing_core::Dispatch;
 use tracing_core::dispatcher::with_default;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use super::logs::LogEncoder;
-use super::traces_tests::{FAILED_OR_SLOW, Host, LABELS, root, said};
+use super::{FAILED_OR_SLOW, Host, LABELS, root, said};
+use crate::export::otlp::logs::LogEncoder;
 use crate::instrument::host_spans::layer;
 use crate::instrument::query::Query;
 use crate::instrument::span::SpanLabels;

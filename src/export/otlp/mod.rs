@@ -4,8 +4,6 @@
 
 pub(crate) mod batch;
 pub(crate) mod exponential;
-#[cfg(all(test, feature = "tracing"))]
-mod host_spans_tests;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 mod redact;

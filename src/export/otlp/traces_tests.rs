@@ -1,5 +1,9 @@
 //! Requests through the layer, and the spans in the bytes that a collector would get.
 
+#[cfg(feature = "tracing")]
+#[path = "host_spans_tests.rs"]
+mod host_spans;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +33,7 @@ use crate::store::Store;
 use crate::store::metrics::TraceContext;
 use crate::store::traces::tests::dropped;
 
-pub(super) const LABELS: QueryLabels = QueryLabels {
+const LABELS: QueryLabels = QueryLabels {
     system: "sqlite",
     namespace: "main",
     operation: "SELECT",
@@ -38,15 +42,15 @@ pub(super) const LABELS: QueryLabels = QueryLabels {
 };
 
 /// Nothing is kept but what failed or took a second.
-pub(super) const FAILED_OR_SLOW: f64 = 0.0;
+const FAILED_OR_SLOW: f64 = 0.0;
 
-pub(super) struct Host {
-    pub(super) store: Arc<Store>,
+struct Host {
+    store: Arc<Store>,
     layer: HttpLayer,
 }
 
 impl Host {
-    pub(super) fn new(ratio: f64, slow: Duration) -> Self {
+    fn new(ratio: f64, slow: Duration) -> Self {
         let store = Arc::new(Store::new(10_000));
         let sampling = Sampling {
             slow: Some(slow),
@@ -59,7 +63,7 @@ impl Host {
     }
 
     /// One request, answered by `work` with a status.
-    pub(super) fn request(&self, headers: &[(&str, &str)], work: impl AsyncFn() -> u16) {
+    fn request(&self, headers: &[(&str, &str)], work: impl AsyncFn() -> u16) {
         let answer = async |_: http::Request<()>| {
             let status = work().await;
             let response = http::Response::builder().status(status);
@@ -75,7 +79,7 @@ impl Host {
     }
 
     /// The spans of all messages for what is kept.
-    pub(super) fn spans(&self) -> Vec<Span> {
+    fn spans(&self) -> Vec<Span> {
         let resource = Resource {
             attributes: vec![attribute("service.name", "shop")],
             ..Resource::default()
@@ -106,7 +110,7 @@ impl Host {
 }
 
 /// The attributes of a span as texts.
-pub(super) fn said(span: &Span, key: &str) -> Option<String> {
+fn said(span: &Span, key: &str) -> Option<String> {
     let found = span.attributes.iter().find(|one| one.key == key)?;
     match found.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text.clone()),
@@ -115,7 +119,7 @@ pub(super) fn said(span: &Span, key: &str) -> Option<String> {
     }
 }
 
-pub(super) fn root(spans: &[Span]) -> &Span {
+fn root(spans: &[Span]) -> &Span {
     spans.iter().find(|span| span.kind == 2).unwrap()
 }
 
