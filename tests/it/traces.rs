@@ -10,18 +10,11 @@ use axum::routing::get;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use streamgate_agent::{Agent, AgentHandle, CacheClass, Otlp, QueryLabels, Tier};
+use streamgate_agent::{Agent, AgentHandle, CacheClass, Otlp, Tier};
 use tower::ServiceExt as _;
 
 use crate::receiver::{Sent, answers, receiver};
-
-const LABELS: QueryLabels = QueryLabels {
-    system: "sqlite",
-    namespace: "main",
-    operation: "SELECT",
-    collection: "content",
-    summary: "SELECT content by id",
-};
+use crate::request::LABELS;
 
 /// A host whose handler asks a cache and a database.
 fn host(agent: &AgentHandle) -> Router {
