@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+
 use super::Shared;
 use super::threads;
 use super::traces::{self, Outbox};
@@ -62,8 +64,10 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
     let program = std::env::current_exe().ok();
     let program = program.as_deref().and_then(std::path::Path::file_name);
     let program = program.unwrap_or_default().to_string_lossy();
+    let instance = instance_id();
     let own = [
         ("service.name", &*shared.config.service),
+        ("service.instance.id", &instance),
         ("service.version", &shared.config.version),
         ("host.name", &host),
         ("os.type", std::env::consts::OS),
@@ -78,7 +82,8 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         spans: delivery.producer(PushSignal::Spans),
         logs: delivery.producer(PushSignal::Logs),
     };
-    traces::start(shared, otlp, resource.clone(), outbox)?;
+    traces::start(shared, otlp, resource.clone(), outbox)
+        .inspect_err(|_| pushing.stop(Duration::ZERO))?;
     let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
         return Ok(pushing);
     };
@@ -90,6 +95,23 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         }
         // What was counted since the last push.
         metrics.push();
-    })?;
+    })
+    // The one that runs already would wait for ever.
+    .inspect_err(|_| pushing.stop(Duration::ZERO))?;
     Ok(pushing)
+}
+
+/// A random UUID of version 4, without which two processes of a service would write the same series. The
+/// standard library's hash keys bring the operating system's random numbers.
+fn instance_id() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    let (high, low) = (random(), random());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff,
+    )
 }

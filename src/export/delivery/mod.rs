@@ -45,7 +45,6 @@ pub(crate) struct Delivery {
     clock: Box<dyn Clock>,
     transport: Box<dyn Transport>,
     age: Duration,
-    took: [Histogram; 3],
 }
 
 struct State {
@@ -61,8 +60,21 @@ struct Lane {
     queue: Queue,
     /// When its oldest message may be sent.
     due: Duration,
+    /// When a disk that could not be read is tried again.
+    disk_due: Duration,
     /// Attempts in vain since the last that was not.
     failures: u32,
+    took: Histogram,
+}
+
+impl Lane {
+    /// When there is something to send; `None` while nothing waits.
+    fn next_due(&self) -> Option<Duration> {
+        if self.queue.has_memory() {
+            return Some(self.due);
+        }
+        (!self.queue.is_empty()).then(|| self.due.max(self.disk_due))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -134,12 +146,14 @@ impl Delivery {
         clock: Box<dyn Clock>,
         transport: Box<dyn Transport>,
     ) -> Arc<Self> {
+        let row = &families::OTEL_EXPORTER_OPERATION_DURATION;
         let lanes = PushSignal::ALL.map(|signal| Lane {
             queue: Queue::new(limits.queue_bytes, Books::new(store, signal)),
             due: Duration::ZERO,
+            disk_due: Duration::ZERO,
             failures: 0,
+            took: store.metrics.own_histogram(row, &[signal.exporter()]),
         });
-        let row = &families::OTEL_EXPORTER_OPERATION_DURATION;
         Arc::new(Self {
             state: Mutex::new(State {
                 lanes,
@@ -152,8 +166,6 @@ impl Delivery {
             clock,
             transport,
             age: limits.queue_age,
-            took: PushSignal::ALL
-                .map(|signal| store.metrics.own_histogram(row, &[signal.exporter()])),
         })
     }
 
@@ -187,7 +199,7 @@ impl Delivery {
 
     /// Asks the sending thread to end within so long. Asked again, the earlier end holds.
     pub(crate) fn close(&self, within: Duration) {
-        let until = self.clock.now() + within;
+        let until = self.clock.now().saturating_add(within);
         let mut state = lock(&self.state);
         let before = state.lanes.each_ref().map(|lane| lane.queue.counts());
         let closing = state.closing.get_or_insert(Closing { until, before });
@@ -235,11 +247,8 @@ impl Delivery {
         let left = state
             .closing
             .map(|closing| closing.until.saturating_sub(now));
-        let waiting = |signal: &PushSignal| {
-            let lane = state.lane(*signal);
-            (!lane.queue.is_empty()).then_some((*signal, lane.due))
-        };
-        let next = PushSignal::ALL.iter().filter_map(waiting);
+        let lanes = state.lanes.iter().zip(PushSignal::ALL);
+        let next = lanes.filter_map(|(lane, signal)| Some((signal, lane.next_due()?)));
         // Who has waited for longest, so that a signal whose collector is silent does not keep the others.
         let Some((signal, due)) = next.min_by_key(|(_, due)| *due) else {
             return IDLE;
@@ -250,7 +259,8 @@ impl Delivery {
         if left.is_some_and(|left| left.is_zero()) {
             return IDLE;
         }
-        let Some(oldest) = state.lane(signal).queue.oldest() else {
+        let lane = state.lane(signal);
+        let Some(oldest) = lane.queue.oldest(lane.disk_due <= now) else {
             return IDLE;
         };
         drop(state);
@@ -273,13 +283,6 @@ impl Delivery {
         let started = self.clock.now();
         let outcome = self.transport.send(signal, body, most);
         let now = self.clock.now();
-        let [spans, logs, profiles] = &self.took;
-        let took = match signal {
-            PushSignal::Spans => spans,
-            PushSignal::Logs => logs,
-            PushSignal::Profiles => profiles,
-        };
-        took.record(now.saturating_sub(started));
         if !matches!(outcome, Outcome::Later { .. })
             && let Oldest::OnDisk(spooled) = oldest
         {
@@ -288,6 +291,7 @@ impl Delivery {
         }
         let mut state = lock(&self.state);
         let lane = state.lane(signal);
+        lane.took.record(now.saturating_sub(started));
         match outcome {
             Outcome::Later { after, .. } => {
                 lane.queue.unpin();
@@ -312,12 +316,12 @@ impl Delivery {
         lane.failures = 0;
     }
 
-    /// A message on disk could not be read: it is given up, or if the disk may come back tried again.
+    /// A message on disk could not be read: it is given up, or left there if the disk may come back.
     fn unreadable(&self, signal: PushSignal, oldest: &Oldest, again: bool) {
         let mut state = lock(&self.state);
         let lane = state.lane(signal);
         if again {
-            lane.due = self.clock.now() + SPOOL_RETRY;
+            lane.disk_due = self.clock.now() + SPOOL_RETRY;
             return;
         }
         let say = |books: &mut Books, items| books.dropped(items, Reason::Unreadable);

@@ -93,6 +93,10 @@ impl Queue {
         self.on_disk.is_empty() && self.in_memory.is_empty()
     }
 
+    pub(super) fn has_memory(&self) -> bool {
+        !self.in_memory.is_empty()
+    }
+
     /// Takes a message; for lack of room the oldest in memory go, or where that would not help, this one.
     pub(super) fn push(&mut self, held: Held) {
         let items = held.stamp.items;
@@ -119,11 +123,12 @@ impl Queue {
         self.show();
     }
 
-    /// The oldest message, which stays until [`end`](Self::end) or [`unpin`](Self::unpin).
-    pub(super) fn oldest(&mut self) -> Option<Oldest> {
+    /// The oldest message, or the oldest in memory while the disk cannot be read. It stays until
+    /// [`end`](Self::end) or [`unpin`](Self::unpin).
+    pub(super) fn oldest(&mut self, disk_reads: bool) -> Option<Oldest> {
         match self.on_disk.front() {
-            Some(spooled) => Some(Oldest::OnDisk(*spooled)),
-            None => self.pin().map(Oldest::InMemory),
+            Some(spooled) if disk_reads => Some(Oldest::OnDisk(*spooled)),
+            _ => self.pin().map(Oldest::InMemory),
         }
     }
 

@@ -518,7 +518,7 @@ fn the_page_says_what_the_books_say() {
         });
         match found.unwrap().1 {
             Value::Total(total) => total,
-            Value::Float(number) => number as u64,
+            Value::Float(number) => format!("{number:.0}").parse().unwrap(),
             other => panic!("{other:?}"),
         }
     };
@@ -642,4 +642,60 @@ fn what_is_made_while_the_agent_ends_is_still_delivered() {
     set.delivery.close(Duration::from_secs(5));
     set.delivery.run();
     assert_eq!(set.delivery.flushed(), [flushed("spans", 3, 0, 0)]);
+}
+
+#[test]
+fn many_threads_hand_over_while_one_sends_and_every_item_is_counted_once() {
+    // Attempts, and messages that were taken.
+    let seen = Arc::new(Mutex::new((0, 0)));
+    let told = Arc::clone(&seen);
+    let told = Told(move |_, _: &[u8]| {
+        let mut seen = lock(&told);
+        seen.0 += 1;
+        if seen.0 % 3 == 0 {
+            return Outcome::Later {
+                why: "503".into(),
+                after: Some(Duration::from_nanos(1)),
+            };
+        }
+        seen.1 += 1;
+        ACCEPTED
+    });
+    let store = Arc::new(Store::new(10_000));
+    let limits = Limits {
+        queue_bytes: 64 << 10,
+        ..Limits::default()
+    };
+    let clock = Box::new(MachineClock::new());
+    let delivery = Delivery::with(&store, &limits, clock, Box::new(told));
+    let sending = Arc::clone(&delivery);
+    let sender = thread::spawn(move || sending.run());
+    let hands = (0..8_u8).map(|hand| {
+        let producer = delivery
+            .producer(PushSignal::ALL[usize::from(hand) % 3])
+            .unwrap();
+        thread::spawn(move || {
+            (0..500).for_each(|_| producer.enqueue(vec![0; 200], 2));
+        })
+    });
+    let hands: Vec<_> = hands.collect();
+    delivery.close(Duration::from_secs(60));
+    for hand in hands {
+        hand.join().unwrap();
+    }
+    sender.join().unwrap();
+    let flushed = delivery.flushed();
+    assert_eq!(flushed.len(), 3);
+    let mut state = lock(&delivery.state);
+    let counts = PushSignal::ALL.map(|signal| state.lane(signal).queue.counts());
+    let created: Vec<u64> = counts.iter().map(|counts| counts.created).collect();
+    assert_eq!(created, [3000, 3000, 2000]);
+    for counts in counts {
+        let full = counts.dropped[Reason::QueueFull as usize];
+        assert_eq!(
+            counts.created,
+            counts.delivered + full,
+            "none waits, none was given up"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! Shows everything in OpenTelemetry's protocol, version 1: protobuf messages for a collector.
 //!
-//! Only what stands in the messages; how they get there is `serve`'s.
+//! Only what stands in the messages; how they get there is `push`'s.
 
 pub(crate) mod batch;
 pub(crate) mod exponential;

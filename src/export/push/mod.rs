@@ -1,6 +1,6 @@
 //! Sends what a collector shall have, on a thread of the agent's own.
 //!
-//! Beside `serve` the only place that opens connections. A collector that is gone or slow costs the host
+//! The only connections that the agent opens itself. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
 pub(in crate::export) mod post;
@@ -13,6 +13,7 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
 
@@ -229,11 +230,21 @@ pub(crate) fn resource<'a>(
     let all = own.into_iter().chain(said).chain(service);
     let all: std::collections::BTreeMap<&str, &str> =
         all.filter(|(_, value)| !value.is_empty()).collect();
+    // The conventions want a number here, and only here.
+    let number = |key: &str, value: &str| value.parse().ok().filter(|_| key == "process.pid");
+    let all = all
+        .into_iter()
+        .map(|(key, value)| match number(key, value) {
+            Some(number) => KeyValue {
+                value: Some(AnyValue {
+                    value: Some(any_value::Value::IntValue(number)),
+                }),
+                ..attribute(key, "")
+            },
+            None => attribute(key, value),
+        });
     Resource {
-        attributes: all
-            .into_iter()
-            .map(|(key, value)| attribute(key, value))
-            .collect(),
+        attributes: all.collect(),
         ..Resource::default()
     }
 }
