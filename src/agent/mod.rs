@@ -2,9 +2,9 @@
 //!
 //! `sg-collect` reads the process, the runtime and the host's closures and judges targets;
 //! `sg-profile` samples and unwinds; `sg-wall` looks at threads; `sg-heap` reads the
-//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes metrics, `sg-deliver` what
-//! waits for a collector. They are apart so that slow
-//! symbols or a slow closure never delay a scrape.
+//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes metrics, `sg-traces` makes spans,
+//! `sg-deliver` sends what waits for a collector. They are apart so that slow symbols or a slow
+//! closure never delay a scrape.
 
 mod builder;
 mod collecting;
