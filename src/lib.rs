@@ -58,3 +58,5 @@ pub use instrument::request_body::ResponseBody;
 pub use instrument::request_layer::{HttpLayer, HttpService, ResponseFuture};
 #[cfg(feature = "tracing")]
 pub use instrument::span::SpanLabels;
+#[cfg(feature = "otlp")]
+pub use instrument::traces::inject_trace_context;

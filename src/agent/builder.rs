@@ -209,7 +209,8 @@ impl Builder {
         self
     }
 
-    /// Pushes to an OpenTelemetry collector: metrics as protobuf over HTTP, all that `/metrics` shows.
+    /// Pushes to an OpenTelemetry collector: metrics as protobuf over HTTP, all that `/metrics` shows, and the
+    /// spans of requests that failed, were slow or are taken by the sampler.
     ///
     /// A thread of the agent's own sends them; a collector that is slow or gone delays nothing and loses
     /// nothing that the next push does not hold. At the end what has changed since is pushed once more.

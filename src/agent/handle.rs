@@ -202,6 +202,40 @@ impl AgentHandle {
         crate::instrument::request_route::filter(self.inner.requests.routes.get(template))
     }
 
+    /// A layer for `tracing_subscriber` that makes the host's spans children of the running request's span,
+    /// and its events log records with the ids of its trace.
+    ///
+    /// Spans count only inside a request that [`http_layer`](Self::http_layer) watches, 64 of them in each,
+    /// and are pushed if the request is kept. So are events, but those at `WARN` and `ERROR` are pushed in any
+    /// case, and so is what is said outside of requests. Queries and cache operations inside a span are
+    /// its children. Names of fields that promise a secret, such as `password`, lose their values.
+    ///
+    /// # Cost
+    /// What is more verbose than `level` costs what a disabled span costs, a span outside of a request one
+    /// thread-local look-up; one inside is allocated with its fields, of which 32 are kept and 1 KiB of each.
+    ///
+    /// ```
+    /// use streamgate_agent::Agent;
+    /// use tracing_subscriber::layer::SubscriberExt as _;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().start()?;
+    /// let layer = agent.request_spans(tracing::Level::INFO);
+    /// let subscriber = tracing_subscriber::registry().with(layer);
+    /// # drop(subscriber);
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    #[cfg(all(feature = "tracing", feature = "otlp"))]
+    pub fn request_spans<S>(
+        &self,
+        level: tracing_core::Level,
+    ) -> impl tracing_subscriber::Layer<S> + Send + Sync + 'static + use<S>
+    where
+        S: tracing_core::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+    {
+        let store = Arc::clone(&self.inner.shared.store);
+        crate::instrument::host_spans::layer(store, level)
+    }
+
     /// A level of a cache. Asked for twice, it counts into the same series.
     pub fn cache(&self, name: &str, tier: Tier) -> Cache {
         Cache::new(&self.inner.shared.store, name, tier)

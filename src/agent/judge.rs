@@ -40,6 +40,12 @@ impl Judge {
         }
     }
 
+    /// As long as a request may take by the targets.
+    #[cfg(feature = "otlp")]
+    pub(super) fn latency_target(&self) -> Option<std::time::Duration> {
+        std::time::Duration::try_from_secs_f64(self.thresholds.latency_p95.must).ok()
+    }
+
     /// Takes a reading and judges the window that ends with it.
     ///
     /// The window begins anew when the service becomes ready: while it filled its caches or its

@@ -2,9 +2,9 @@
 //!
 //! `sg-collect` reads the process, the runtime and the host's closures and judges targets;
 //! `sg-profile` samples and unwinds; `sg-wall` looks at threads; `sg-heap` reads the
-//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes metrics, `sg-otlp-prof` makes profiles,
-//! `sg-deliver` sends what waits for a collector, `sg-pyroscope` to Pyroscope. They are apart so that
-//! slow symbols or a slow closure never delay a scrape.
+//! allocator's samples; `sg-serve` answers; `sg-otlp` pushes metrics, `sg-traces` makes spans,
+//! `sg-otlp-prof` makes profiles, `sg-deliver` sends what waits for a collector, `sg-pyroscope` to
+//! Pyroscope. They are apart so that slow symbols or a slow closure never delay a scrape.
 
 mod builder;
 mod collecting;
@@ -20,6 +20,8 @@ mod pushing_profiles;
 mod serving;
 mod thread_start;
 mod threads;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use std::sync::Arc;
 

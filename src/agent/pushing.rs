@@ -5,23 +5,29 @@ use std::time::Duration;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+use super::traces::{self, Outbox};
 use super::{Shared, pushing_profiles, threads};
 use crate::collect::process::host_name;
 use crate::error::Error;
-use crate::export::delivery::Delivery;
+use crate::export::delivery::{Delivery, PushSignal};
 use crate::export::flushed::Flushed;
 use crate::export::push::{MetricsPush, resource};
+use crate::store::Store;
 
 /// What is on its way to a collector.
 #[derive(Default)]
 pub(super) struct Pushing {
     /// `None` where nothing is pushed.
     delivery: Option<Arc<Delivery>>,
+    store: Option<Arc<Store>>,
 }
 
 impl Pushing {
     /// Asks for what waits to be delivered within so long.
     pub(super) fn stop(&self, drain: Duration) {
+        if let Some(store) = &self.store {
+            store.traces.wake();
+        }
         if let Some(delivery) = &self.delivery {
             // A little earlier than the host stops waiting, or the thread would be found still running.
             delivery.close(drain.mul_f64(0.9));
@@ -51,6 +57,7 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
     threads::start("sg-deliver", "deliver", shared, move || sending.run())?;
     let pushing = Pushing {
         delivery: Some(Arc::clone(&delivery)),
+        store: Some(Arc::clone(&shared.store)),
     };
     let pid = std::process::id().to_string();
     let host = host_name().unwrap_or_default();
@@ -74,6 +81,11 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
     // The one that runs already would wait for ever.
     let stop = |_: &Error| pushing.stop(Duration::ZERO);
     pushing_profiles::start(shared, &delivery, &resource).inspect_err(stop)?;
+    let outbox = Outbox {
+        spans: delivery.producer(PushSignal::Spans),
+        logs: delivery.producer(PushSignal::Logs),
+    };
+    traces::start(shared, otlp, resource.clone(), outbox).inspect_err(stop)?;
     let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
         return Ok(pushing);
     };

@@ -6,6 +6,8 @@
 pub(crate) mod otlp;
 #[cfg_attr(not(feature = "otlp-profiles"), path = "pyroscope_off.rs")]
 pub(crate) mod pyroscope;
+#[cfg(feature = "otlp")]
+pub(crate) mod traces;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;

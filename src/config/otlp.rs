@@ -11,6 +11,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::traces::Sampling;
 use crate::error::Error;
 
 use delivery::Limits;
@@ -31,7 +32,7 @@ const TIMEOUTS: RangeInclusive<u64> = 100..=30_000;
 /// let otlp = Otlp::to("http://collector:4318")?.header("x-tenant", "shop")?;
 /// # Ok::<(), streamgate_agent::Error>(())
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Otlp {
     pub(crate) metrics: Option<Target>,
     pub(crate) spans: Option<Target>,
@@ -41,6 +42,8 @@ pub struct Otlp {
     pub(crate) delivery: Limits,
     pub(crate) interval: Duration,
     pub(crate) exponential: bool,
+    /// `None`: there are no spans.
+    pub(crate) sampling: Option<Sampling>,
     /// By `OTEL_SERVICE_NAME`, which comes before the agent's own.
     pub(crate) service: Option<String>,
     pub(crate) attributes: BTreeMap<String, String>,
@@ -96,7 +99,7 @@ impl Otlp {
     /// As the standard `OTEL_*` variables of the environment say; without any to `http://localhost:4318`.
     ///
     /// Read are `OTEL_SDK_DISABLED`, `OTEL_METRICS_EXPORTER`, `OTEL_TRACES_EXPORTER`,
-    /// `OTEL_LOGS_EXPORTER`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
+    /// `OTEL_LOGS_EXPORTER`, `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG`, `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_METRIC_EXPORT_INTERVAL`,
     /// `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` and
     /// `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`, and `OTEL_EXPORTER_OTLP_ENDPOINT`, `_HEADERS`,
     /// `_TIMEOUT`, `_COMPRESSION` and `_PROTOCOL`, each also for one signal, as in
@@ -213,6 +216,7 @@ impl Otlp {
             delivery: Limits::default(),
             interval,
             exponential,
+            sampling: Sampling::read(&set)?,
             service: set("OTEL_SERVICE_NAME"),
             attributes,
         })

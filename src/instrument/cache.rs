@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::awaits::{self, OpenAwait};
+use super::traces::{self, Begun, Site, Took};
 use crate::catalog::families as rows;
 use crate::error::Error;
 use crate::store::Store;
@@ -26,7 +27,7 @@ pub enum Tier {
 }
 
 impl Tier {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::L1 => "l1",
             Self::L2 => "l2",
@@ -130,6 +131,8 @@ struct Inner {
     lag: Histogram,
     get: Frame,
     load: Frame,
+    get_site: Site,
+    load_site: Site,
 }
 
 impl Cache {
@@ -163,6 +166,8 @@ impl Cache {
                 lag: metrics.own_histogram(&rows::CACHE_INVALIDATION_LAG, &[name]),
                 get: store.awaits.frame(&format!("cache get {name} {level}")),
                 load: store.awaits.frame(&format!("cache load {name}")),
+                get_site: traces::cache_site(store, name, tier, "get"),
+                load_site: traces::cache_site(store, name, tier, "load"),
                 store: Arc::clone(store),
                 name: name.into(),
                 tier,
@@ -184,6 +189,7 @@ impl Cache {
     /// Begins a lookup.
     pub fn get(&self) -> Lookup {
         Lookup {
+            trace: Begun::now(&self.inner.store),
             cache: self.clone(),
             started: Instant::now(),
             _open: awaits::open(&self.inner.store, self.inner.get),
@@ -194,6 +200,7 @@ impl Cache {
     #[must_use]
     pub fn load(&self) -> Load {
         Load {
+            trace: Begun::now(&self.inner.store),
             cache: self.clone(),
             started: Instant::now(),
             class: None,
@@ -330,6 +337,7 @@ impl Inner {
 pub struct Lookup {
     cache: Cache,
     started: Instant,
+    trace: Begun,
     _open: Option<OpenAwait>,
 }
 
@@ -359,9 +367,19 @@ impl Lookup {
         self.end(CacheResult::Bypass, class);
     }
 
-    fn end(self, result: CacheResult, class: CacheClass) {
-        if let Some(histogram) = self.cache.inner.gets(result) {
-            histogram.record(self.started.elapsed());
+    fn end(mut self, result: CacheResult, class: CacheClass) {
+        let inner = &self.cache.inner;
+        let took = Took {
+            store: &inner.store,
+            began: self.started,
+            elapsed: self.started.elapsed(),
+        };
+        if let Some(histogram) = inner.gets(result) {
+            histogram.record(took.elapsed);
+        }
+        let words = (RESULTS.get(result as usize), CLASSES.get(class as usize));
+        if let (Some(result), Some(class)) = words {
+            self.trace.lookup(took, inner.get_site, result, class);
         }
         if let Some(counter) = self.cache.inner.lookups(result, class) {
             counter.inc();
@@ -374,6 +392,7 @@ impl Lookup {
 pub struct Load {
     cache: Cache,
     started: Instant,
+    trace: Begun,
     class: Option<CacheClass>,
     _inflight: Held,
     _open: Option<OpenAwait>,
@@ -393,7 +412,14 @@ impl Drop for Load {
             Some(class) => (&inner.loaded, class),
             None => (&inner.load_failed, CacheClass::Public),
         };
-        histogram.record(self.started.elapsed());
+        let took = Took {
+            store: &inner.store,
+            began: self.started,
+            elapsed: self.started.elapsed(),
+        };
+        histogram.record(took.elapsed);
+        let failed = self.class.is_none();
+        self.trace.load(took, inner.load_site, failed);
         if let Some(counter) = inner.loads(class) {
             counter.inc();
         }

@@ -14,7 +14,13 @@ pub(crate) mod query;
 pub(crate) mod request;
 pub(crate) mod routes;
 pub(crate) mod scope;
+#[cfg_attr(not(feature = "otlp"), path = "traces_off.rs")]
+pub(crate) mod traces;
 
+#[cfg(feature = "tracing")]
+mod entered;
+#[cfg(all(feature = "tracing", feature = "otlp"))]
+pub(crate) mod host_spans;
 #[cfg(feature = "metrics")]
 pub(crate) mod recorder;
 #[cfg(feature = "tower")]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::awaits::{self, OpenAwait};
 use super::scope;
+use super::traces::{self, Begun, Site, Took};
 use crate::catalog::families as rows;
 use crate::store::Store;
 use crate::store::awaits::Frame;
@@ -45,6 +46,7 @@ struct Inner {
     slow_at: Duration,
     failed: [OnceLock<(&'static str, Histogram)>; 8],
     frame: Frame,
+    site: Site,
 }
 
 impl Query {
@@ -60,6 +62,7 @@ impl Query {
                 slow: metrics.own_counter(&rows::DB_CLIENT_SLOW_QUERIES, &slow),
                 slow_at,
                 frame: store.awaits.frame(&format!("query {}", labels.summary)),
+                site: traces::query_site(store, labels),
                 labels,
                 store: Arc::clone(store),
                 failed: [const { OnceLock::new() }; 8],
@@ -73,6 +76,7 @@ impl Query {
         scope::count_query();
         QueryRun {
             _open: awaits::open(&self.inner.store, self.inner.frame),
+            trace: Begun::now(&self.inner.store),
             query: self.clone(),
             started: Instant::now(),
             done: false,
@@ -100,6 +104,7 @@ pub struct QueryRun {
     query: Query,
     started: Instant,
     done: bool,
+    trace: Begun,
     _open: Option<OpenAwait>,
 }
 
@@ -108,7 +113,7 @@ impl QueryRun {
     pub fn ok(mut self, rows: u64) {
         let inner = Arc::clone(&self.query.inner);
         inner.rows.record_value(rows);
-        self.finish(&inner.ok);
+        self.finish(&inner.ok, "", rows);
     }
 
     /// The run failed; `error_type` is a word from a small set, such as `timeout`.
@@ -123,16 +128,24 @@ impl QueryRun {
             // Another thread may be first here, with this word or another.
             let (held, histogram) = place.get_or_init(|| (error_type, find()));
             if *held == error_type {
-                return self.finish(histogram);
+                return self.finish(histogram, error_type, 0);
             }
         }
-        self.finish(&duration(&inner.store, inner.labels, "_OTHER"));
+        let other = duration(&inner.store, inner.labels, "_OTHER");
+        self.finish(&other, error_type, 0);
     }
 
-    fn finish(&mut self, histogram: &Histogram) {
+    fn finish(&mut self, histogram: &Histogram, error: &'static str, rows: u64) {
         self.done = true;
         let elapsed = self.started.elapsed();
         histogram.record(elapsed);
+        let inner = &self.query.inner;
+        let took = Took {
+            store: &inner.store,
+            began: self.started,
+            elapsed,
+        };
+        self.trace.query(took, inner.site, error, rows);
         if elapsed >= self.query.inner.slow_at {
             self.query.inner.slow.inc();
         }

@@ -3,16 +3,18 @@
 //! Recorded exactly once: when the body ends, or in `Drop`, since an abort, a panic and a timeout
 //! leave no other trace.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::method::{self, Method};
 use super::routes::{Abort, Outcome, Route, Routes, method_labels};
 use super::scope::Scope;
+use super::traces::{Ended, Traced};
 use crate::catalog::families as rows;
 use crate::store::Store;
 use crate::store::label::{Mark, Trace};
-use crate::store::metrics::{Held, TraceContext, UpDown};
+use crate::store::metrics::{Held, UpDown};
 
 /// What all requests of a host share.
 #[derive(Debug)]
@@ -30,7 +32,6 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     pub(crate) https: bool,
     pub(crate) content_length: Option<u64>,
-    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Requests {
@@ -42,12 +43,20 @@ impl Requests {
         }
     }
 
-    /// Starts the clock of a request.
-    pub(crate) fn begin(self: &Arc<Self>, head: Head) -> RequestRecord {
+    /// Starts the clock of a request; `target` is its path and query, and `header` finds one, all its lines
+    /// joined by commas.
+    pub(crate) fn begin<'a>(
+        self: &Arc<Self>,
+        head: Head,
+        target: &str,
+        header: impl Fn(&'static str) -> Option<Cow<'a, str>>,
+    ) -> RequestRecord {
+        let started = Instant::now();
         RequestRecord {
+            traced: Traced::begin(&self.store, started, target, header),
             requests: Arc::clone(self),
             head,
-            started: Instant::now(),
+            started,
             first_byte: None,
             status: 0,
             route: None,
@@ -92,6 +101,7 @@ pub(crate) enum End {
 pub(crate) struct RequestRecord {
     requests: Arc<Requests>,
     head: Head,
+    traced: Traced,
     started: Instant,
     first_byte: Option<Instant>,
     status: u16,
@@ -113,13 +123,17 @@ impl RequestRecord {
     pub(crate) fn scope(&self, template: Option<&str>) -> Box<Scope> {
         let mark = Mark {
             set: method_labels(self.head.method),
-            trace: self.head.trace.map_or_else(Trace::default, |trace| Trace {
-                trace_id: trace.trace_id,
-                span_id: trace.span_id,
-            }),
+            trace: self
+                .traced
+                .context()
+                .map_or_else(Trace::default, |context| Trace {
+                    trace_id: context.trace_id,
+                    span_id: context.span_id,
+                }),
         };
         let store = Arc::clone(&self.requests.store);
-        let scope = Scope::serving(store, self.head.method, mark, self.started);
+        let watch = self.traced.watch();
+        let scope = Scope::serving(store, self.head.method, mark, self.started, watch);
         if let Some(template) = template {
             scope.set_route(&self.requests.routes.get(template));
         }
@@ -167,7 +181,17 @@ impl RequestRecord {
             error: error_type(self.status, end),
         };
         let series = route.series(outcome);
-        series.duration.record_traced(elapsed, self.head.trace);
+        let ended = Ended {
+            method: outcome.method.name(),
+            route: route.template(),
+            scheme: outcome.scheme,
+            status: outcome.status,
+            error: outcome.error,
+            elapsed,
+            sent_bytes: self.sent,
+        };
+        let kept = self.traced.end(&self.requests.store, ended);
+        series.duration.record_traced(elapsed, kept);
         if let Some(bytes) = self.head.content_length {
             series.request_size.record_value(bytes);
         }

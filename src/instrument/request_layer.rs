@@ -1,12 +1,13 @@
 //! The tower layer: times every request of the service below it and keeps its scope current.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Extensions, header};
+use http::{Extensions, HeaderMap, header};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -15,7 +16,6 @@ use super::method::Method;
 use super::request::{End, Head, RequestRecord, Requests};
 use super::request_body::ResponseBody;
 use super::scope::{self, Entered, Scope};
-use crate::store::metrics::TraceContext;
 
 type RouteReader = fn(&Extensions) -> Option<&str>;
 
@@ -111,13 +111,11 @@ where
             method: Method::of(request.method().as_str()),
             https: self.layer.https,
             content_length: text(header::CONTENT_LENGTH).and_then(|text| text.parse().ok()),
-            trace: request
-                .headers()
-                .get("traceparent")
-                .and_then(|value| value.to_str().ok())
-                .and_then(TraceContext::sampled_from_traceparent),
         };
-        let record = self.layer.requests.begin(head);
+        let target = request.uri().path_and_query();
+        let target = target.map_or("", http::uri::PathAndQuery::as_str);
+        let joined = |name| joined(request.headers(), name);
+        let record = self.layer.requests.begin(head, target, joined);
         let matched = self.layer.matched_path;
         let template = matched.and_then(|read| read(request.extensions()));
         let mut scope = Some(record.scope(template));
@@ -132,6 +130,18 @@ where
             scope,
         }
     }
+}
+
+/// All lines of a header, joined by commas; `None` if there are none, or one is no text.
+fn joined<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<Cow<'a, str>> {
+    let mut lines = headers.get_all(name).iter().map(|line| line.to_str().ok());
+    let mut all = Cow::Borrowed(lines.next()??);
+    for line in lines {
+        let text = all.to_mut();
+        text.push(',');
+        text.push_str(line?);
+    }
+    Some(all)
 }
 
 pin_project! {

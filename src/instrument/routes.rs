@@ -51,7 +51,7 @@ pub(crate) struct RequestSeries {
 }
 
 pub(crate) struct Route {
-    template: Box<str>,
+    template: Arc<str>,
     store: Arc<Store>,
     places: [OnceLock<(Outcome, Arc<RequestSeries>)>; PLACES],
     queries: Histogram,
@@ -101,7 +101,7 @@ impl Route {
         }
     }
 
-    pub(crate) fn template(&self) -> &str {
+    pub(crate) fn template(&self) -> &Arc<str> {
         &self.template
     }
 

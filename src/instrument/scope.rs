@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use super::method::Method;
 use super::routes::Route;
+use super::traces::Watch;
 use crate::store::Store;
 use crate::store::awaits::Frame;
 use crate::store::label::{self, Mark, Marked};
@@ -32,6 +33,8 @@ pub(crate) struct Scope {
     /// What CPU samples say of this work; nothing more than the route is ever added to it.
     mark: Cell<Mark>,
     method: Option<Method>,
+    /// Where work is written down that joins the request's trace.
+    watch: Watch,
 }
 
 /// A place among the open scopes of a store, given back when dropped.
@@ -70,12 +73,19 @@ thread_local! {
 
 impl Scope {
     /// The scope of a request that began at a moment and whose waits go to this store.
-    pub(crate) fn serving(store: Arc<Store>, method: Method, mark: Mark, began: Instant) -> Self {
+    pub(crate) fn serving(
+        store: Arc<Store>,
+        method: Method,
+        mark: Mark,
+        began: Instant,
+        watch: Watch,
+    ) -> Self {
         let seat = store.scopes.enter(began, mark, None);
         Self {
             seat: Some(Seated { store, seat }),
             mark: Cell::new(mark),
             method: Some(method),
+            watch,
             ..Self::default()
         }
     }
@@ -95,6 +105,7 @@ impl Scope {
             is_task: true,
             seat,
             mark: Cell::new(mark),
+            watch: self.watch.clone(),
             ..Self::default()
         }
     }
@@ -103,6 +114,14 @@ impl Scope {
     pub(crate) fn seat(&self) -> Option<(&Arc<Store>, &Arc<Face>)> {
         let own = self.seat.as_ref()?;
         Some((&own.store, &own.seat.face))
+    }
+
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(dead_code, reason = "nothing is written down")
+    )]
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// The head of the response is out.

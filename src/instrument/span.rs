@@ -9,6 +9,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
+use super::entered::Entered;
 use crate::store::label::{self, LabelSet, Mark};
 
 /// The label that names the innermost entered span.
@@ -36,23 +37,17 @@ const KNOWN: usize = 1024;
 #[non_exhaustive]
 pub struct SpanLabels {}
 
-/// A span that this thread is in, and the mark before it.
-struct In {
-    id: u64,
-    before: Mark,
-}
-
 #[derive(Default)]
-struct Entered {
-    spans: Vec<In>,
+struct Labelled {
+    spans: Entered<LabelSet>,
     known: HashMap<(LabelSet, &'static str), LabelSet>,
 }
 
 thread_local! {
-    static ENTERED: RefCell<Entered> = RefCell::default();
+    static LABELLED: RefCell<Labelled> = RefCell::default();
 }
 
-impl Entered {
+impl Labelled {
     fn enter(&mut self, id: u64, name: &'static str) {
         let before = label::current();
         if self.known.len() >= KNOWN {
@@ -61,27 +56,22 @@ impl Entered {
         let known = self.known.entry((before.set, name));
         let set = *known.or_insert_with(|| before.set.with(SPAN, name));
         label::replace(Mark { set, ..before });
-        self.spans.push(In { id, before });
+        self.spans.enter(id, before.set);
     }
 
     fn exit(&mut self, id: u64) {
-        let Some(place) = self.spans.iter().rposition(|span| span.id == id) else {
-            return;
-        };
-        let left = self.spans.remove(place);
-        // Spans may be left in another order than they were entered in: then the one inside goes
-        // back to what was before the one that is gone.
-        match self.spans.get_mut(place) {
-            Some(inside) => inside.before = left.before,
-            None => {
-                label::replace(left.before);
-            }
+        // Only the labels: where the request is in its trace is another layer's.
+        if let Some(set) = self.spans.exit(id) {
+            label::replace(Mark {
+                set,
+                ..label::current()
+            });
         }
     }
 }
 
-fn with(act: impl FnOnce(&mut Entered)) {
-    let done = ENTERED.try_with(|entered| {
+fn with(act: impl FnOnce(&mut Labelled)) {
+    let done = LABELLED.try_with(|entered| {
         if let Ok(mut entered) = entered.try_borrow_mut() {
             act(&mut entered);
         }
@@ -133,7 +123,7 @@ mod tests {
     #[test]
     fn spans_left_in_the_order_they_were_entered_leave_nothing_behind() {
         let before = label::current();
-        let mut entered = Entered::default();
+        let mut entered = Labelled::default();
         entered.enter(1, "first");
         entered.enter(2, "second");
         entered.exit(1);

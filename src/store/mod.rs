@@ -33,6 +33,16 @@ pub(crate) mod sites;
 pub(crate) mod stacks;
 pub(crate) mod symbols;
 pub(crate) mod sync;
+#[cfg_attr(not(feature = "otlp"), path = "traces_off.rs")]
+#[cfg_attr(
+    all(feature = "otlp", not(feature = "tracing")),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "only the tracing layer writes the host's spans and log records"
+    )
+)]
+pub(crate) mod traces;
 pub(crate) mod tuning;
 #[cfg(feature = "profiling")]
 pub(crate) mod windows;
@@ -54,6 +64,7 @@ use samples::Samples;
 use scopes::Scopes;
 use sites::Sites;
 use symbols::Symbols;
+use traces::Traces;
 use tuning::{TuningAnswer, TuningWish};
 
 /// A reader's wish for a CPU profile.
@@ -146,6 +157,12 @@ pub(crate) struct Store {
     pub(crate) awaits: Awaits,
     /// The requests that are open.
     pub(crate) scopes: Scopes,
+    /// The records of requests that are traced.
+    #[cfg_attr(
+        not(feature = "otlp"),
+        expect(dead_code, reason = "nothing is traced in this build")
+    )]
+    pub(crate) traces: Traces,
     /// Readers that wait until a span of time is over, which nobody answers.
     pub(crate) pauses: Arc<Board<(), ()>>,
     /// Wishes for CPU profiles, answered by the profiling thread.
@@ -186,6 +203,7 @@ impl Store {
             callbacks: Callbacks::default(),
             awaits: Awaits::default(),
             scopes: Scopes::default(),
+            traces: Default::default(),
             pauses: Arc::new(Board::new(config::PROFILE_READERS)),
             cpu: Arc::new(Board::new(config::PROFILE_READERS)),
             heap: Heap::default(),

@@ -14,7 +14,7 @@ use super::label::{LabelSet, Mark};
 use super::sync::lock;
 
 /// Places that are locked one at a time.
-const SHARDS: usize = 16;
+pub(crate) const SHARDS: usize = 16;
 /// Scopes of one shard that are seen; more go to the other shards, and when all are full are counted.
 const PLACES: usize = 1_024;
 /// Names open at one time beyond which further ones are not noted: joined futures may open thousands.
@@ -100,7 +100,7 @@ thread_local! {
 }
 
 /// The running thread's shard; threads take turns.
-fn shard() -> usize {
+pub(crate) fn shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let own = SHARD.try_with(|shard| {
         shard.get().unwrap_or_else(|| {

@@ -26,4 +26,6 @@ mod receiver;
 mod recorder;
 mod request;
 mod scopes;
+#[cfg(feature = "otlp")]
+mod traces;
 mod wall;

@@ -20,7 +20,7 @@ struct Service {
     public: String,
 }
 
-const LABELS: QueryLabels = QueryLabels {
+pub(crate) const LABELS: QueryLabels = QueryLabels {
     system: "sqlite",
     namespace: "main",
     operation: "SELECT",

@@ -109,10 +109,6 @@ pub(crate) struct Producer {
 impl Producer {
     /// Hands over an encoded message with its number of items (spans, log records, profiles). It takes one
     /// short lock and copies nothing; what has no room is dropped and counted.
-    #[cfg_attr(
-        not(any(test, feature = "otlp-profiles")),
-        expect(dead_code, reason = "no signal of this build has an encoder")
-    )]
     pub(crate) fn enqueue(&self, body: Vec<u8>, items: u64) {
         let delivery = &self.delivery;
         let held = Held {
@@ -174,10 +170,6 @@ impl Delivery {
     }
 
     /// `None` where there is nowhere to send this signal.
-    #[cfg_attr(
-        not(any(test, feature = "otlp-profiles")),
-        expect(dead_code, reason = "no signal of this build has an encoder")
-    )]
     pub(crate) fn producer(self: &Arc<Self>, signal: PushSignal) -> Option<Producer> {
         if !self.transport.takes(signal) {
             return None;

@@ -2,30 +2,56 @@
 //!
 //! Only what stands in the messages; how they get there is `push`'s.
 
+pub(crate) mod batch;
 pub(crate) mod exponential;
+pub(crate) mod logs;
 pub(crate) mod metrics;
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod profiles;
+mod redact;
+pub(crate) mod traces;
+#[cfg(test)]
+mod traces_tests;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 
-/// Who says it.
+use crate::store::traces::cut;
+
+/// Bytes of a value of an attribute of a span or a log record.
+const VALUE_BYTES: usize = 1 << 10;
+
+/// An attribute with a text for a value.
+pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {
+    valued(key, Value::StringValue(value.to_owned()))
+}
+
+/// The same with no more than 1 KiB of it.
+fn text(key: &str, value: &str) -> KeyValue {
+    attribute(key, cut(value, VALUE_BYTES))
+}
+
+/// An attribute with a whole number for a value; beyond 2^63 it is the largest.
+fn number(key: &str, value: u64) -> KeyValue {
+    valued(
+        key,
+        Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)),
+    )
+}
+
+fn valued(key: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
+}
+
+/// Who measured.
 fn scope() -> InstrumentationScope {
     InstrumentationScope {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..InstrumentationScope::default()
-    }
-}
-
-/// An attribute with a text for a value.
-pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue {
-            value: Some(Value::StringValue(value.to_owned())),
-        }),
-        ..KeyValue::default()
     }
 }

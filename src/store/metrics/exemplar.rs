@@ -22,6 +22,12 @@ impl TraceContext {
     ///
     /// Anything malformed is `None`, as W3C Trace Context level 1 asks.
     pub fn sampled_from_traceparent(header: &str) -> Option<Self> {
+        let (context, flags) = Self::from_traceparent(header)?;
+        (flags & 1 == 1).then_some(context)
+    }
+
+    /// Reads a `traceparent` header: the position and the flags.
+    pub(crate) fn from_traceparent(header: &str) -> Option<(Self, u8)> {
         let mut parts = header.trim().split('-');
         let (version, trace, span, flags) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -41,8 +47,8 @@ impl TraceContext {
             trace_id: u128::from_str_radix(trace, 16).ok()?,
             span_id: u64::from_str_radix(span, 16).ok()?,
         };
-        let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
-        (sampled && context.trace_id != 0 && context.span_id != 0).then_some(context)
+        let flags = u8::from_str_radix(flags, 16).ok()?;
+        (context.trace_id != 0 && context.span_id != 0).then_some((context, flags))
     }
 }
 
