@@ -107,5 +107,8 @@ fn such_samples_are_due_at_the_end_of_a_window_within_a_longer_one() {
     let longer = ask(&agent, 99, 60);
     let (seen, due) = dodger(&agent, 99);
     assert!((seen - due).abs() <= tolerance(1.0, 99), "{seen} of {due}");
-    drop((longer, agent));
+    // The next test's agent can sample only once this one has ended.
+    let stopped = agent.shutdown_blocking(Duration::from_secs(10));
+    assert_eq!(stopped.still_running, [""; 0]);
+    drop(longer);
 }

@@ -1,15 +1,19 @@
 """Has examples/otlp push to a receiver that decodes with the official OpenTelemetry messages.
 
-What arrives is held against scrapes of /metrics before and after it, by a reader of Prometheus's own;
-then the receiver refuses for a while, and the counters must say so to the last data point.
+Metrics are held against scrapes of /metrics before and after them, by a reader of Prometheus's own. A slow
+request must arrive with its lookup and its statement, a log record and an exemplar must name kept traces, and
+a sample of a profile must link to one. Then the receiver refuses metrics for a while, and the counters must
+say so to the last data point.
 """
 
 import collections
 import gzip
 import http.server
+import importlib
 import os
 import pathlib
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -38,6 +42,15 @@ OWN = ("otel_sdk_exporter_", "agent_last_success_", "agent_scrape_")
 STILL = ["process_start_time_seconds", "process_max_fds", "tokio_workers", "agent_build_info"]
 ORDERS = "shop_orders_total", frozenset({("shop_channel", "web")})
 
+# Path, and what its messages are called.
+TRACES, LOGS, PROFILES = "/v1/traces", "/v1/logs", "/v1development/profiles"
+OTHERS = {
+    TRACES: ("trace.v1.trace", "Trace"),
+    LOGS: ("logs.v1.logs", "Logs"),
+    PROFILES: ("profiles.v1development.profiles", "Profiles"),
+}
+SLOW_NANOS = 250_000_000
+
 Sent = collections.namedtuple("Sent", "at headers message accepted")
 
 
@@ -50,6 +63,9 @@ class Receiver(http.server.ThreadingHTTPServer):
         self.sent = queue.Queue()
         # Data points in messages that were taken, and in those that were refused.
         self.points = collections.Counter()
+        # Messages of the other signals, by path.
+        self.others = {path: [] for path in OTHERS}
+        self.arrived = threading.Condition()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def next(self, accepted):
@@ -63,6 +79,16 @@ class Receiver(http.server.ThreadingHTTPServer):
             if sent.accepted == accepted:
                 return sent
 
+    def wait_for(self, path, find):
+        """What `find` makes of all messages of a signal, as soon as that is something."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        with self.arrived:
+            while True:
+                if found := find(self.others[path]):
+                    return found
+                if not self.arrived.wait(deadline - time.monotonic()):
+                    fail(f"{len(self.others[path])} messages to {path}, none with what was looked for")
+
     def taken(self, sent):
         self.points[sent.accepted] += sum(1 for _ in points(sent.message))
 
@@ -75,12 +101,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Content-Encoding"] != "gzip":
+            fail(f"{self.path} {self.headers}")
+        body = gzip.decompress(body)
+        if self.path == "/v1/metrics":
+            self.metrics(body)
+        elif self.path in OTHERS:
+            self.other(body)
+        else:
+            fail(f"{self.path} {self.headers}")
+
+    def other(self, body):
+        module, word = OTHERS[self.path]
+        service = importlib.import_module(f"opentelemetry.proto.collector.{module}_service_pb2")
+        message = getattr(service, f"Export{word}ServiceRequest").FromString(body)
+        answer = getattr(service, f"Export{word}ServiceResponse")().SerializeToString()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+        with self.server.arrived:
+            self.server.others[self.path].append(message)
+            self.server.arrived.notify_all()
+
+    def metrics(self, body):
         from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as service
 
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path != "/v1/metrics" or self.headers["Content-Encoding"] != "gzip":
-            fail(f"{self.path} {self.headers}")
-        message = service.ExportMetricsServiceRequest.FromString(gzip.decompress(body))
+        message = service.ExportMetricsServiceRequest.FromString(body)
         accepted = self.server.refusals == 0
         answer = service.ExportMetricsServiceResponse().SerializeToString() if accepted else b"busy"
         self.send_response(200 if accepted else 429)
@@ -208,6 +256,87 @@ def resource(sent, pid):
     print(f"resource: {len(seen)} attributes, {len(wanted)} of them foretold")
 
 
+def spans(messages):
+    for message in messages:
+        for resource in message.resource_spans:
+            if attributes(resource.resource.attributes)["service.name"] != "orders":
+                fail(f"whose spans are these? {resource.resource}")
+            for scope in resource.scope_spans:
+                yield from scope.spans
+
+
+def slow_request(messages):
+    """A slow request and its children, once all are there."""
+    held = list(spans(messages))
+    for root in held:
+        took = root.end_time_unix_nano - root.start_time_unix_nano
+        if root.name != "POST /orders/{item}" or took < SLOW_NANOS:
+            continue
+        children = {span.name: span for span in held if span.parent_span_id == root.span_id}
+        if children.keys() != {"cache get prices l1", "INSERT orders"}:
+            fail(f"below a slow request: {sorted(children)}")
+        slow = children["INSERT orders"]
+        if slow.trace_id != root.trace_id:
+            fail(f"{slow} is below {root}, and of another trace")
+        return root, slow
+    return None
+
+
+def traces(receiver):
+    root, slow = receiver.wait_for(TRACES, slow_request)
+    reason = attributes(root.attributes).get("keep.reason")
+    took = [(span.end_time_unix_nano - span.start_time_unix_nano) // 1_000_000 for span in (root, slow)]
+    if reason != "slow" or took[1] > took[0]:
+        fail(f"keep.reason {reason}, {took} ms")
+    print(f"traces: {root.name} of {took[0]} ms is kept for being {reason}, "
+          f"with {slow.name} of {took[1]} ms and its lookup below it")
+
+
+def kept(receiver):
+    return {span.trace_id for span in spans(list(receiver.others[TRACES]))}
+
+
+def logs(receiver):
+    def first(messages):
+        for message in messages:
+            for record in message.resource_logs[0].scope_logs[0].log_records:
+                if record.body.string_value == "order placed":
+                    return record
+        return None
+
+    record = receiver.wait_for(LOGS, first)
+    receiver.wait_for(TRACES, lambda _: record.trace_id in kept(receiver))
+    print(f"logs: {record.severity_text} {record.body.string_value!r} of a trace that is kept")
+
+
+def exemplars(agent, receiver):
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    page = get(f"{agent}/metrics", accept)[2].decode()
+    named = {bytes.fromhex(trace) for trace in re.findall(r'# \{trace_id="([0-9a-f]{32})"', page)}
+    if not named:
+        fail("no exemplar on the page")
+    receiver.wait_for(TRACES, lambda _: named <= kept(receiver))
+    print(f"exemplars: all {len(named)} traces that the page names were pushed")
+
+
+def profiles(receiver):
+    def linked(messages):
+        for message in messages:
+            table = message.dictionary
+            for resource in message.resource_profiles:
+                for profile in resource.scope_profiles[0].profiles:
+                    links = [table.link_table[sample.link_index] for sample in profile.samples]
+                    ids = {link.trace_id for link in links if any(link.trace_id)}
+                    if ids & kept(receiver):
+                        unit = table.string_table[profile.sample_type.type_strindex]
+                        total = sum(sum(sample.values) for sample in profile.samples)
+                        return unit, total, len(ids), len(ids & kept(receiver))
+        return None
+
+    unit, total, ids, held = receiver.wait_for(PROFILES, linked)
+    print(f"profiles: {total} {unit}, linked to {ids} traces, {held} of them kept")
+
+
 def exported(agent):
     """Points by their error_type, as the page counts them."""
     from prometheus_client.parser import text_string_to_metric_families
@@ -267,6 +396,10 @@ def main():
     try:
         agent = example.stdout.readline().strip().rstrip("/")
         resource(compare(agent, receiver), example.pid)
+        traces(receiver)
+        logs(receiver)
+        exemplars(agent, receiver)
+        profiles(receiver)
         outage(agent, receiver)
         last_seen = scraped(agent)[0][ORDERS]
         receiver.drain()
