@@ -16,9 +16,9 @@ use crate::store::label;
 /// that C libraries allocate are not seen.
 ///
 /// # Cost
-/// A pair of allocation and release takes 1.1 to 1.3 times what jemalloc takes alone, at most 2.5 ns more,
+/// A pair of allocation and release takes 1.1 to 1.35 times what jemalloc takes alone, 0.5 to 3 ns more,
 /// where jemalloc's own profiling at the same rate takes 1.2 to 2 times (`tests/benches/README.md`,
-/// 2026-11-26). A sampled block is a page longer, 0.8 % of the live heap, and has an entry of 48 bytes; its
+/// 2026-11-27). A sampled block is a page longer, 0.8 % of the live heap, and has an entry of 48 bytes; its
 /// growth is a copy. No call locks, waits, or allocates for itself. More than 500 samples a second double
 /// the distance between them.
 ///
