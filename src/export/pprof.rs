@@ -11,6 +11,7 @@ use flate2::write::GzEncoder;
 use super::wire::Message;
 use crate::config;
 use crate::store::heap::object_bytes;
+use crate::store::metrics::whole_nanos;
 use crate::store::profile::{
     Function, Line, Location, OVERFLOW_NAME, Profile, Sample, ValueType, to_usize,
 };
@@ -67,7 +68,7 @@ fn message(profile: &Profile, limit: usize) -> Message {
             out.message(5, &strings.function(*id, function));
         }
     }
-    let nanos = u64::try_from(profile.duration.as_nanos()).unwrap_or(u64::MAX);
+    let nanos = whole_nanos(profile.duration);
     out.number(9, profile.start_unix_nanos);
     out.number(10, nanos);
     out.message(11, &strings.value_type(profile.period_type));

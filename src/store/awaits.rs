@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
-use super::metrics::unix_nanos_now;
+use super::metrics::{unix_nanos_now, whole_nanos};
 use super::profile::{OVERFLOW_NAME, to_usize};
 use super::sync::{lock, read, write};
 
@@ -176,7 +176,7 @@ impl Awaits {
         let Some(shard) = self.shards.get(place) else {
             return;
         };
-        let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = whole_nanos(waited);
         let add = |waits: &mut Waits| {
             waits.count += 1;
             waits.nanos = waits.nanos.saturating_add(nanos);

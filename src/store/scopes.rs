@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::awaits::{Frame, LogicalStack};
 use super::label::{LabelSet, Mark};
+use super::metrics::whole_nanos;
 use super::sync::lock;
 
 /// Places that are locked one at a time.
@@ -254,7 +255,7 @@ impl Face {
     /// A poll was pending; `clocked` if nothing around it clocks the wait.
     pub(crate) fn wait(&self, clocked: bool) {
         let since = if clocked {
-            nanos(self.began.elapsed()).max(UNCLOCKED + 1)
+            whole_nanos(self.began.elapsed()).max(UNCLOCKED + 1)
         } else {
             UNCLOCKED
         };
@@ -326,10 +327,6 @@ impl Face {
             stack,
         }
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn waited(age: Duration, since: u64) -> Duration {

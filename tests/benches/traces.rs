@@ -11,13 +11,14 @@
     reason = "a bench prints, and stops where its set-up fails"
 )]
 
+#[path = "collector.rs"]
+mod collector;
 #[path = "measure.rs"]
 mod measure;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::thread;
 
 use futures_executor::block_on;
@@ -94,34 +95,11 @@ where
 }
 
 /// A collector that takes everything.
-fn collector() -> String {
+fn collecting() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            thread::spawn(move || take(stream.unwrap()));
-        }
-    });
+    thread::spawn(move || collector::serve(&listener));
     address
-}
-
-fn take(mut stream: TcpStream) {
-    let mut bytes = Vec::new();
-    let mut piece = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = stream.read(&mut piece) {
-        bytes.extend_from_slice(&piece[..length]);
-        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-            continue;
-        };
-        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-        let length = head.split_once("content-length: ").unwrap().1;
-        let length: usize = length.lines().next().unwrap().parse().unwrap();
-        if bytes.len() >= end + 4 + length {
-            bytes.drain(..end + 4 + length);
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            stream.write_all(answer).unwrap();
-        }
-    }
 }
 
 fn agent(otlp: Option<Otlp>) -> AgentHandle {
@@ -147,7 +125,7 @@ fn round(serve: &mut dyn FnMut()) -> (Cost, f64) {
 }
 
 fn main() {
-    let collector = collector();
+    let collector = collecting();
     let plain = agent(None);
     let kept = RATIOS.map(|ratio| {
         let otlp = Otlp::to(&collector).unwrap().trace_ratio(ratio).unwrap();

@@ -9,7 +9,7 @@ use super::governor::Change;
 use crate::catalog::families;
 use crate::config::{SampleRate, sampling};
 use crate::store::Store;
-use crate::store::metrics::{Counter, Gauge};
+use crate::store::metrics::{Counter, Gauge, whole_nanos};
 use crate::store::sync::lock;
 use crate::store::windows::Dropped;
 
@@ -172,10 +172,6 @@ impl Meters {
         self.memory
             .set(u32::try_from(bytes).map_or(f64::NAN, f64::from));
     }
-}
-
-fn whole_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn times(period: Duration, samples: u64) -> Duration {

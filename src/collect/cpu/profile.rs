@@ -7,6 +7,7 @@ use crate::collect::code::symbols::Symbolised;
 use crate::collect::code::tables::Tables;
 use crate::config::sampling;
 use crate::store::label::Trace;
+use crate::store::metrics::whole_nanos;
 use crate::store::profile::{
     Accounting, CPU, Label, OVERFLOW_NAME, Profile, SAMPLES, SPAN_ID, Sample, THREAD, TRACE_ID,
 };
@@ -68,7 +69,7 @@ pub(super) fn profile(window: &Window, symbolised: Symbolised, taken: Taken) -> 
         start_unix_nanos: window.start_unix_nanos,
         duration: window.duration,
         period_type: CPU,
-        period: u64::try_from(period.as_nanos()).unwrap_or(u64::MAX),
+        period: whole_nanos(period),
         sample_types: vec![SAMPLES, CPU],
         default_type: CPU.name,
         samples,

@@ -17,6 +17,7 @@ use crate::collect::heap::leave_out_this_thread;
 use crate::collect::sys::sampling::records::{self, Record, ThreadName};
 use crate::collect::sys::sampling::sampler::Sampler;
 use crate::collect::sys::sampling::{signal, timer};
+use crate::store::metrics::whole_nanos;
 use crate::store::sync::lock;
 
 /// Between two looks at the number of threads, while threads come and go or somebody waits for a fine
@@ -486,7 +487,7 @@ pub(super) fn unseen(
 /// CPU time of a thread that is left out; as it was last seen if the thread has ended.
 pub(super) fn exempt_cpu(record: &Record) -> Duration {
     if let Some(now) = timer::thread_cpu(record.tid()) {
-        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = whole_nanos(now);
         record.cpu_nanos.store(nanos, Ordering::Relaxed);
     }
     Duration::from_nanos(record.cpu_nanos.load(Ordering::Relaxed))

@@ -1,8 +1,8 @@
 //! Records on their way into messages, and the clock that dates them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::store::metrics::unix_nanos_now;
+use crate::store::metrics::{unix_nanos_now, whole_nanos};
 
 /// Bytes of records in one message.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -72,12 +72,8 @@ impl Clock {
 
     /// The wall time of a moment before or after.
     pub(super) fn unix_nanos(self, at: Instant) -> u64 {
-        let ago = nanos(self.now.saturating_duration_since(at));
-        let ahead = nanos(at.saturating_duration_since(self.now));
+        let ago = whole_nanos(self.now.saturating_duration_since(at));
+        let ahead = whole_nanos(at.saturating_duration_since(self.now));
         self.unix_nanos.saturating_sub(ago).saturating_add(ahead)
     }
-}
-
-pub(super) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

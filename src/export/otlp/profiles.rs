@@ -20,6 +20,7 @@ use super::scope;
 use crate::catalog::attributes;
 use crate::export::bounded::shrink;
 use crate::store::looks::{RUNNING, STATE};
+use crate::store::metrics::whole_nanos;
 use crate::store::profile::{
     CPU, Location, Profile, SAMPLES, SPAN_ID, Sample, THREAD, TRACE_ID, ValueType, to_usize,
 };
@@ -127,7 +128,7 @@ fn by_rate(profile: &Profile) -> Vec<Part> {
     let runs = profile.slices.chunk_by(|a, b| a.period == b.period);
     let parts = runs.filter_map(|run| {
         let (begin, last) = (run.first()?, run.last()?);
-        let period = u64::try_from(begin.period.as_nanos()).unwrap_or(u64::MAX);
+        let period = whole_nanos(begin.period);
         let end = first + run.len();
         let values = Values::Slices { first, end, period };
         first = end;
@@ -234,12 +235,12 @@ impl<'a> Tables<'a> {
             (value != 0).then(|| self.sample(sample, value))
         });
         let samples = samples.collect();
-        let from = u64::try_from(part.from.as_nanos()).unwrap_or(u64::MAX);
+        let from = whole_nanos(part.from);
         otlp::Profile {
             sample_type: Some(self.value_type(part.sample_type)),
             samples,
             time_unix_nano: profile.start_unix_nanos.saturating_add(from),
-            duration_nano: u64::try_from(part.duration.as_nanos()).unwrap_or(u64::MAX),
+            duration_nano: whole_nanos(part.duration),
             period_type: part.period.map(|(held, _)| self.value_type(held)),
             period: part
                 .period

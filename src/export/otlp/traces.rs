@@ -14,8 +14,9 @@ use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 
-use super::batch::{Batch, Clock, Message, nanos};
+use super::batch::{Batch, Clock, Message};
 use super::{attribute, number, redact, scope, text};
+use crate::store::metrics::whole_nanos;
 use crate::store::traces::{Child, OpenTrace, Root, Site, Sites, Spans, Work, span_id};
 
 /// The parent's span is known, and whether it is of another process.
@@ -161,11 +162,11 @@ impl<'a> SpanEncoder<'a> {
         let start = self
             .clock
             .unix_nanos(trace.began)
-            .saturating_add(nanos(start));
+            .saturating_add(whole_nanos(start));
         Span {
             trace_id: trace.context.trace_id.to_be_bytes().to_vec(),
             start_time_unix_nano: start,
-            end_time_unix_nano: start.saturating_add(nanos(elapsed)),
+            end_time_unix_nano: start.saturating_add(whole_nanos(elapsed)),
             ..Span::default()
         }
     }

@@ -172,7 +172,7 @@ impl Histogram {
     /// Two relaxed loads and stores on the thread's own cells and at most four comparisons.
     #[inline]
     pub fn record(&self, duration: Duration) {
-        self.record_value(nanos(duration));
+        self.record_value(whole_nanos(duration));
     }
 
     /// Records a value in the smallest unit: nanoseconds, bytes or things.
@@ -187,7 +187,7 @@ impl Histogram {
     /// Pass a trace only if its span is kept, or the link leads nowhere.
     #[inline]
     pub fn record_traced(&self, duration: Duration, trace: Option<TraceContext>) {
-        let nanos = nanos(duration);
+        let nanos = whole_nanos(duration);
         self.record_value(nanos);
         if let (Some(trace), Some(series)) = (trace, &self.series) {
             self.offer(series, trace, nanos);
@@ -211,7 +211,7 @@ impl Histogram {
 
 /// Whole nanoseconds; what does not fit counts as the largest.
 #[inline]
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn whole_nanos(duration: Duration) -> u64 {
     let whole = duration.as_secs().saturating_mul(1_000_000_000);
     whole.saturating_add(u64::from(duration.subsec_nanos()))
 }

@@ -26,8 +26,8 @@ use std::sync::{Arc, Mutex, RwLock};
 pub use exemplar::TraceContext;
 pub(crate) use exemplar::{Exemplar, halves, whole};
 pub(crate) use family::{Family, Series, push_label};
-pub(crate) use handle::unix_nanos_now;
 pub use handle::{Counter, Gauge, Held, Histogram, ObservedCounter, UpDown};
+pub(crate) use handle::{unix_nanos_now, whole_nanos};
 pub(crate) use layout::Layout;
 pub(crate) use snapshot::{Distribution, FamilySnapshot, Snapshot, Value, scale};
 

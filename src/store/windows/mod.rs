@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Detail;
 use super::label::{LabelSet, Mark, Trace};
-use super::metrics::{halves, whole};
+use super::metrics::{halves, whole, whole_nanos};
 use super::profile::{Slice, push_time, to_usize};
 use super::recorder::HeldSpan;
 use super::stacks::{self, Interned, Limits, OVERFLOWED};
@@ -445,10 +445,6 @@ fn trace_of(words: &[u64]) -> Trace {
         },
         _ => Trace::default(),
     }
-}
-
-fn whole_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

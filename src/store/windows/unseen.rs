@@ -38,17 +38,16 @@ impl Windows {
     /// The samples of threads of this name in the latest bucket that holds any.
     fn alike(&mut self, thread: &str) -> Vec<(Key, u32)> {
         let name = self.threads.intern(thread);
-        let is_alike = |key: &Key| key.thread == name && !key.is_overflow();
+        let is_alike = |(key, _): &(Key, u32)| key.thread == name && !key.is_overflow();
         let open = self.open.weights.iter();
-        let open: Vec<(Key, u32)> = open.map(|(key, weight)| (*key, *weight)).collect();
+        let open = open.map(|(key, weight)| (*key, *weight));
+        let open: Vec<(Key, u32)> = open.filter(is_alike).collect();
         let closed = self.buckets.iter().rev().take(LOOK_BACK).map(|bucket| {
             let entries = bucket.entries.iter();
-            entries.map(|entry| (entry.key, entry.weight)).collect()
+            let held = entries.map(|entry| (entry.key, entry.weight));
+            held.filter(is_alike).collect()
         });
-        let mut of_buckets = std::iter::once(open).chain(closed).map(|mut held| {
-            held.retain(|(key, _)| is_alike(key));
-            held
-        });
+        let mut of_buckets = std::iter::once(open).chain(closed);
         of_buckets.find(|held| !held.is_empty()).unwrap_or_default()
     }
 }

@@ -15,6 +15,7 @@ use super::ask::Asks;
 use super::records::{Record, Records};
 use super::timer::{self, Cookie};
 use super::{handler, modules, records, signal};
+use crate::store::metrics::whole_nanos;
 
 /// Events by what became of them: `fired` is the sum of all others.
 #[derive(Debug, Default)]
@@ -259,10 +260,6 @@ impl Sampler {
         }
         self.running.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-fn whole_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A word that is 1 here and 0 in every forked child, whichever way it was forked.

@@ -7,10 +7,13 @@
 //! stock side has spans only. Each round runs all rows, one after the other, on one thread and on two; each
 //! row is judged by the CPU time of its threads, and by that of the whole process until its spans are gone.
 
+#[path = "../../collector.rs"]
+mod collector;
+
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read;
+use std::net::TcpListener;
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Barrier};
@@ -277,7 +280,7 @@ impl Drop for Collector {
     }
 }
 
-fn collector() -> (Collector, String) {
+fn collecting() -> (Collector, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let child = command.arg("collector").stdout(Stdio::piped());
     let mut child = child.spawn().unwrap();
@@ -294,28 +297,7 @@ fn collector() -> (Collector, String) {
 fn collect() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("http://{}", listener.local_addr().unwrap());
-    for stream in listener.incoming() {
-        thread::spawn(move || take(stream.unwrap()));
-    }
-}
-
-fn take(mut stream: TcpStream) {
-    let mut bytes = Vec::new();
-    let mut piece = vec![0; 64 << 10];
-    while let Ok(length @ 1..) = stream.read(&mut piece) {
-        bytes.extend_from_slice(&piece[..length]);
-        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-            continue;
-        };
-        let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-        let length = head.split_once("content-length: ").unwrap().1;
-        let length: usize = length.lines().next().unwrap().parse().unwrap();
-        if bytes.len() >= end + 4 + length {
-            bytes.drain(..end + 4 + length);
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-            stream.write_all(answer).unwrap();
-        }
-    }
+    collector::serve(&listener);
 }
 
 fn main() {
@@ -323,7 +305,7 @@ fn main() {
         return collect();
     }
     let rounds = std::env::var("ROUNDS").map_or(15, |text| text.parse().unwrap());
-    let (_ends, collector) = collector();
+    let (_ends, collector) = collecting();
     let plain = agent(None);
     let agents = RATIOS.map(|ratio| {
         let otlp = Otlp::to(&collector).unwrap().trace_ratio(ratio).unwrap();
