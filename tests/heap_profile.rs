@@ -159,10 +159,13 @@ fn a_difference_over_seconds_shows_what_was_allocated_in_them_alone() {
     drop(old);
 }
 
-/// Groups of tasks and the KiB that a turn of each allocates.
+/// Groups of tasks and the share of all bytes that each allocates, in percent.
 const GROUPS: [(&str, usize); 4] = [("half", 50), ("third", 30), ("few", 15), ("rest", 5)];
+/// A block of this for every percent is all but sure to be sampled, also at a distance that was doubled
+/// twice: what the test sees then is where samples went, and not how many of few there happened to be.
+const PERCENT: usize = 60 * KIB;
 const TASKS: usize = 100;
-const TURNS: usize = 40;
+const TURNS: usize = 8;
 
 #[test]
 fn blocks_of_interleaved_tasks_carry_their_tasks_labels_and_no_others() {
@@ -172,17 +175,17 @@ fn blocks_of_interleaved_tasks_carry_their_tasks_labels_and_no_others() {
     let runtime = builder.worker_threads(2).enable_all().build().unwrap();
     let tasks: Vec<_> = (0..TASKS)
         .map(|n| {
-            let (group, kib) = GROUPS[n % GROUPS.len()];
+            let (group, share) = GROUPS[n % GROUPS.len()];
             runtime.spawn(label("group", group).scope(async move {
                 for _ in 0..TURNS {
-                    labelled_block(kib * KIB);
+                    labelled_block(share * PERCENT);
                     tokio::task::yield_now().await;
                 }
             }))
         })
         .chain([runtime.spawn(async {
             for _ in 0..TURNS {
-                unlabelled_block(50 * KIB);
+                unlabelled_block(50 * PERCENT);
                 tokio::task::yield_now().await;
             }
         })])
