@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod edge;
 pub mod error;
 pub mod seed;
 pub mod serve;

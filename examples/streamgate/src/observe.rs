@@ -53,8 +53,29 @@ pub(crate) struct Observe {
     pub(crate) processing: Gauge,
     pub(crate) pending: Gauge,
     pub(crate) oldest: Gauge,
+    pub(crate) listener: Listener,
+}
+
+/// What an accept loop counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub(crate) agent: AgentHandle,
     pub(crate) refused: Counter,
     pub(crate) accept_failures: Counter,
+}
+
+impl Listener {
+    /// Resolves the handles.
+    ///
+    /// # Errors
+    /// As [`Observe::new`].
+    pub(crate) fn new(agent: AgentHandle) -> Result<Self, Error> {
+        Ok(Self {
+            refused: agent.counter(&REFUSED, &[])?,
+            accept_failures: agent.counter(&ACCEPT_FAILURES, &[])?,
+            agent,
+        })
+    }
 }
 
 impl Observe {
@@ -75,8 +96,7 @@ impl Observe {
             processing: agent.gauge(&PROCESSING, &[])?,
             pending: agent.gauge(&PENDING, &[])?,
             oldest: agent.gauge(&OLDEST, &[])?,
-            refused: agent.counter(&REFUSED, &[])?,
-            accept_failures: agent.counter(&ACCEPT_FAILURES, &[])?,
+            listener: Listener::new(agent.clone())?,
             agent,
         })
     }

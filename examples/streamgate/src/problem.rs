@@ -46,6 +46,10 @@ pub(crate) enum Problem {
     /// More requests than the service takes at once, or one that took too long.
     Overloaded,
     PoolTimeout,
+    /// The edge cannot reach the service, and keeps nothing to answer with.
+    BadGateway,
+    /// The service does not answer the edge in time.
+    GatewayTimeout,
     /// Our fault; the cause is for the log.
     Internal(Arc<dyn Error + Send + Sync>),
 }
@@ -95,6 +99,8 @@ impl Problem {
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BatchInvalid(_) | Self::KeyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Overloaded | Self::PoolTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BadGateway => StatusCode::BAD_GATEWAY,
+            Self::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -122,6 +128,8 @@ impl Problem {
             ),
             Self::Overloaded => ("overloaded", "The service is overloaded"),
             Self::PoolTimeout => ("pool-timeout", "The database is overloaded"),
+            Self::BadGateway => ("bad-gateway", "The service cannot be reached"),
+            Self::GatewayTimeout => ("gateway-timeout", "The service does not answer"),
             Self::Internal(_) => ("internal", "Something failed on our side"),
         }
     }
@@ -152,6 +160,9 @@ impl Problem {
             }
             Self::KeyMismatch => "send another Idempotency-Key for another body".to_owned(),
             Self::Overloaded | Self::PoolTimeout => "try again after the stated time".to_owned(),
+            Self::BadGateway | Self::GatewayTimeout => {
+                "nothing is kept that could be served instead".to_owned()
+            }
             Self::Internal(_) => "the cause is in the log under this trace_id".to_owned(),
         }
     }

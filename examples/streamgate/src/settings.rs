@@ -39,6 +39,12 @@ pub struct Settings {
     pub query_deadline: Duration,
     /// Time between "not ready" and the end of accepting, so that balancers look elsewhere first.
     pub stop_notice: Duration,
+    /// Redis, `redis://[user:password@]host[:port][/database]`; `None` without L2.
+    pub redis: Option<String>,
+    /// The secret that edge and service share; whoever proves it is an edge and no client.
+    pub edge_token: Option<String>,
+    /// Where the edge takes purges by surrogate key; `None` without an edge.
+    pub edge_purge: Option<SocketAddr>,
     /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
     pub control: bool,
 }
@@ -59,6 +65,9 @@ impl Default for Settings {
             request_deadline: Duration::from_secs(5),
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
+            redis: None,
+            edge_token: None,
+            edge_purge: None,
             control: false,
         }
     }
@@ -94,6 +103,16 @@ pub struct Args {
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
     stop_notice: u64,
+    /// Redis as the cache that instances share: redis://[user:password@]host[:port][/database]. Instances
+    /// need the same database and --cursor-key-file.
+    #[arg(long)]
+    redis: Option<String>,
+    /// File with the secret that edge and service share.
+    #[arg(long)]
+    edge_token_file: Option<PathBuf>,
+    /// Address where the edge takes purges; needs --edge-token-file.
+    #[arg(long, requires = "edge_token_file")]
+    edge_purge: Option<SocketAddr>,
     /// Let the agent's endpoints change the allocator's tuning and purge it.
     #[arg(long)]
     control: bool,
@@ -127,10 +146,33 @@ impl Args {
             cache_bytes: self.cache_mib.map(|mib| mib << 20),
             cursor_keys,
             stop_notice: Duration::from_secs(self.stop_notice),
+            redis: self.redis,
+            edge_token: self.edge_token_file.map(token).transpose()?,
+            edge_purge: self.edge_purge,
             control: self.control,
             ..Settings::default()
         })
     }
+}
+
+/// The secret that edge and service share.
+///
+/// # Errors
+/// The file cannot be read or holds another number of characters than 16..=128.
+pub(crate) fn token(path: PathBuf) -> Result<String, Fatal> {
+    let text = std::fs::read_to_string(&path).map_err(|source| Fatal::File {
+        path: path.clone(),
+        source,
+    })?;
+    let text = text.trim();
+    if !(16..=128).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Fatal::OutOfRange {
+            parameter: "--token-file",
+            range: "a file with 16..=128 visible characters".to_owned(),
+            seen: format!("{} bytes in {}", text.len(), path.display()),
+        });
+    }
+    Ok(text.to_owned())
 }
 
 fn cursor_key(path: &Path) -> Result<[u8; CURSOR_KEY_BYTES], Fatal> {

@@ -158,11 +158,14 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
             }
         }
     };
-    let found = app.contents.get(key, &[Tag::Content(id)], load).await;
+    let tags = [Tag::Content(id)];
+    let found = app.contents.get(key, &tags, load).await;
     let view = found
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    represent(StatusCode::OK, &view.content, view.nfts.as_deref(), fields)
+    let nfts = view.nfts.as_deref();
+    let response = represent(StatusCode::OK, &view.content, nfts, fields)?;
+    Ok(reply::dated(response, view.age(), &tags))
 }
 
 /// A content as JSON with its tag.

@@ -77,5 +77,6 @@ pub(super) async fn list<L: List>(app: &Arc<App>, mut query: Query) -> Result<Re
     let page = page
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    Ok(reply::json(StatusCode::OK, page.json.clone(), page.gated))
+    let response = reply::json(StatusCode::OK, page.json.clone(), page.gated);
+    Ok(reply::dated(response, page.age(), &[tag]))
 }

@@ -19,7 +19,7 @@ mod input;
 mod list;
 mod nft;
 mod page;
-mod reply;
+pub(crate) mod reply;
 mod rows;
 mod state;
 mod transactions;

@@ -1,11 +1,17 @@
 //! Successful answers: JSON with the headers that caches read.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, VARY};
 use http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use super::etag::BaseTag;
+use crate::cache::Tag;
+
+/// What an edge voids answers by.
+pub(crate) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 /// For everybody: a browser keeps it a minute, a shared cache an hour, and may serve it stale while
 /// it asks again or while the service is down.
@@ -24,6 +30,23 @@ pub(super) fn json(status: StatusCode, body: Bytes, gated: bool) -> Response {
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
     let caching = if gated { GATED } else { PUBLIC };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+    response
+}
+
+/// Tells shared caches since when the answer is known and what voids it; one for the asker alone has no
+/// shared cache.
+pub(super) fn dated(mut response: Response, age: Duration, tags: &[Tag]) -> Response {
+    let headers = response.headers_mut();
+    if headers
+        .get(CACHE_CONTROL)
+        .is_some_and(|value| value == PUBLIC)
+    {
+        headers.insert(AGE, HeaderValue::from(age.as_secs()));
+        let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+        if let Ok(keys) = HeaderValue::try_from(tags.join(" ")) {
+            headers.insert(SURROGATE_KEY, keys);
+        }
+    }
     response
 }
 

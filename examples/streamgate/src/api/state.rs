@@ -4,15 +4,17 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason};
+use serde::{Deserialize, Serialize};
+use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason, Tier};
 use uuid::Uuid;
 
 use super::cursor::Signer;
-use crate::cache::{CacheKey, Cached, Epochs, L1, Resource, Tag, Variant};
+use crate::cache::{Bus, CacheKey, Cached, Epochs, L1, L2, Level2, Resource, Tag, Variant};
 use crate::db::Database;
 use crate::db::content::Content;
 use crate::db::nft::Nft;
 use crate::db::users::User;
+use crate::edge::Purger;
 use crate::observe::Observe;
 use crate::problem::Problem;
 
@@ -27,10 +29,12 @@ pub(crate) struct App {
     pub(super) signer: Signer,
     pub(super) keys_in_use: KeysInUse,
     epochs: Arc<Epochs>,
+    l2: Option<Arc<L2>>,
+    edge: Option<Purger>,
 }
 
 /// A content as the cache keeps it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ContentView {
     pub(super) content: Content,
     /// `None` where the key asks for the row alone.
@@ -38,8 +42,9 @@ pub(super) struct ContentView {
 }
 
 /// A page as the cache keeps it: the finished JSON.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PageView {
+    #[serde(with = "finished_json")]
     pub(super) json: Bytes,
     /// One gated row makes the page gated.
     pub(super) gated: bool,
@@ -53,18 +58,42 @@ impl App {
         db: Database,
         cache_bytes: u64,
         cursor_keys: &[[u8; 32]],
+        l2: Option<Arc<L2>>,
+        edge: Option<Purger>,
     ) -> Result<Self, streamgate_agent::Error> {
         let epochs = Arc::new(Epochs::default());
         // Details are asked for most and live longest; users are few and small.
         let share = |percent: u64| cache_bytes / 100 * percent;
         let cache =
             |percent, observe: &Cache| (share(percent), Arc::clone(&epochs), observe.clone());
+        let level2 = |name| {
+            let l2 = Arc::clone(l2.as_ref()?);
+            Some(Level2::new(l2, observe.agent.cache(name, Tier::L2)))
+        };
         let (capacity, tags, handle) = cache(60, &observe.content_cache);
-        let contents = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
+        let contents = Arc::new(L1::new(
+            capacity,
+            tags,
+            handle,
+            &observe.agent,
+            level2("content"),
+        )?);
         let (capacity, tags, handle) = cache(30, &observe.page_cache);
-        let pages = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
+        let pages = Arc::new(L1::new(
+            capacity,
+            tags,
+            handle,
+            &observe.agent,
+            level2("pages"),
+        )?);
         let (capacity, tags, handle) = cache(10, &observe.user_cache);
-        let users = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
+        let users = Arc::new(L1::new(
+            capacity,
+            tags,
+            handle,
+            &observe.agent,
+            level2("users"),
+        )?);
         Ok(Self {
             contents,
             pages,
@@ -72,27 +101,47 @@ impl App {
             signer: Signer::new(cursor_keys),
             keys_in_use: KeysInUse::default(),
             epochs,
+            l2,
+            edge,
             observe,
             db,
         })
     }
 
+    /// Hears what other instances write; `None` without L2.
+    pub(crate) fn bus(&self) -> Option<Bus> {
+        let l2 = Arc::clone(self.l2.as_ref()?);
+        let caches = [
+            &self.observe.content_cache,
+            &self.observe.page_cache,
+            &self.observe.user_cache,
+        ];
+        let caches = caches.into_iter().cloned().collect();
+        Some(Bus::new(l2, Arc::clone(&self.epochs), caches))
+    }
+
     /// Voids all that shows these contents or counts them for their users.
     pub(super) async fn contents_changed(&self, contents: &[Uuid], users: &[Uuid]) {
-        for id in contents {
-            self.epochs.bump(Tag::Content(*id));
+        let own = contents.iter().copied().map(Tag::Content);
+        let shared = users.iter().copied().map(Tag::User);
+        let lists = [Tag::AllContents, Tag::AllNfts];
+        let tags: Vec<Tag> = own.chain(shared).chain(lists).collect();
+        // L2 first, and the edge last: a level that is voided must not be filled again from a stale one.
+        if let Some(l2) = &self.l2 {
+            l2.changed(&tags).await;
         }
-        for id in users {
-            self.epochs.bump(Tag::User(*id));
+        for tag in &tags {
+            self.epochs.bump(*tag);
         }
-        self.epochs.bump(Tag::AllContents);
-        self.epochs.bump(Tag::AllNfts);
         for id in contents {
             for variant in [Variant::Row, Variant::WithNfts] {
                 self.contents
                     .remove(&CacheKey::row(Resource::Content, *id, variant))
                     .await;
             }
+        }
+        if let Some(edge) = &self.edge {
+            edge.purge(&tags).await;
         }
         let (own, shared) = (count(contents.len()), count(users.len()));
         self.observe
@@ -114,6 +163,25 @@ impl App {
             self.observe.shed(ShedReason::Pool);
         }
         problem
+    }
+}
+
+/// Finished JSON inside of JSON, and not as a text with every quote escaped.
+mod finished_json {
+    use bytes::Bytes;
+    use serde::de::Deserialize as _;
+    use serde::ser::{Error as _, Serialize as _};
+    use serde::{Deserializer, Serializer};
+    use serde_json::value::RawValue;
+
+    pub(super) fn serialize<S: Serializer>(json: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_slice(json).map_err(S::Error::custom)?;
+        raw.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(json: D) -> Result<Bytes, D::Error> {
+        let raw = Box::<RawValue>::deserialize(json)?;
+        Ok(Bytes::from(String::from(Box::<str>::from(raw))))
     }
 }
 

@@ -51,5 +51,6 @@ async fn user<S>(id: &str, app: Arc<App>, mut ask: Ask<S>) -> Result<Response, P
         fields,
     });
     let json = Bytes::from(json.map_err(|error| Problem::Internal(Arc::new(error)))?);
-    Ok(reply::json(StatusCode::OK, json, false))
+    let response = reply::json(StatusCode::OK, json, false);
+    Ok(reply::dated(response, user.age(), &[Tag::User(id)]))
 }

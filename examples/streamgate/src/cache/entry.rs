@@ -3,11 +3,14 @@
 //! Guide 2.1. Metrics: `cache_size_bytes`, `cache_evictions_total{cause="expired"}`. Breaking test:
 //! `lifetimes_are_spread_over_a_tenth`.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use streamgate_agent::CacheClass;
 
 use super::epoch::Stamp;
@@ -34,7 +37,7 @@ const ENTRY_BYTES: usize = 96;
 pub(super) const LARGEST_VALUE: usize = 1 << 20;
 
 /// What the cache has to know of a value.
-pub(crate) trait Cached: Send + Sync + 'static {
+pub(crate) trait Cached: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Bytes on the heap and in the value itself.
     fn bytes(&self) -> usize;
     /// Whether the value is for everybody.
@@ -46,6 +49,8 @@ pub(super) struct Entry<V> {
     pub(super) stamp: Stamp,
     pub(super) value: Option<Arc<V>>,
     pub(super) loaded: Instant,
+    /// When it was read from the database; before `loaded` if it came by L2.
+    read: Instant,
     fresh: Duration,
     /// Past `fresh`, while a refresh runs.
     stale: Duration,
@@ -53,6 +58,29 @@ pub(super) struct Entry<V> {
     /// Removed because memory is short.
     pub(super) pressed_out: AtomicBool,
     pub(super) weight: u32,
+}
+
+/// A value that was found, and since when it is known.
+#[derive(Debug)]
+pub(crate) struct Found<V> {
+    value: Arc<V>,
+    /// When it was read from the database.
+    read: Instant,
+}
+
+impl<V> Found<V> {
+    /// Time since the value was read from the database, by whichever level it came.
+    pub(crate) fn age(&self) -> Duration {
+        self.read.elapsed()
+    }
+}
+
+impl<V> Deref for Found<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.value
+    }
 }
 
 /// How long values are fresh and, after that, stale.
@@ -96,6 +124,7 @@ impl<V: Cached> Entry<V> {
             Some(_) => (jittered(lives.fresh), lives.stale),
             None => (ABSENT_LIFE, Duration::ZERO),
         };
+        let now = Instant::now();
         let bytes = value.as_ref().map_or(0, Cached::bytes);
         let weight = size_of_val(key)
             .saturating_add(bytes)
@@ -103,13 +132,31 @@ impl<V: Cached> Entry<V> {
         Self {
             stamp,
             value: value.map(Arc::new),
-            loaded: Instant::now(),
+            loaded: now,
+            read: now,
             fresh,
             stale,
             refreshing: AtomicBool::new(false),
             pressed_out: AtomicBool::new(false),
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
         }
+    }
+
+    /// The same with what L2 says of it: how old it is, and how long it may live yet. Lifetimes of levels
+    /// must not add up.
+    pub(super) fn from_l2(mut self, age: Duration, rest: Duration) -> Self {
+        self.read = self.read.checked_sub(age).unwrap_or(self.read);
+        self.fresh = self.fresh.min(rest);
+        self
+    }
+
+    /// The value for a reader; `None` when there is no such row.
+    pub(super) fn found(&self) -> Option<Found<V>> {
+        let value = Arc::clone(self.value.as_ref()?);
+        Some(Found {
+            value,
+            read: self.read,
+        })
     }
 
     /// Whether the lifetime is over and the stale time runs.

@@ -11,6 +11,7 @@
 //! Epochs live in a fixed table and a tag's place is its hash: two tags may share a place, which
 //! costs a needless reload now and then and never a stale read.
 
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,41 @@ pub(crate) enum Tag {
     AllNfts,
     /// Lists of transactions.
     AllTransactions,
+    /// Whatever is kept at all.
+    Everything,
+}
+
+/// The name that other processes, Redis and the edge know a tag by.
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Content(id) => write!(f, "content:{id}"),
+            Self::User(id) => write!(f, "user:{id}"),
+            Self::AllContents => f.write_str("all-contents"),
+            Self::AllNfts => f.write_str("all-nfts"),
+            Self::AllTransactions => f.write_str("all-transactions"),
+            Self::Everything => f.write_str("everything"),
+        }
+    }
+}
+
+impl Tag {
+    /// The tag with this name.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let id = |text| Uuid::try_parse(text).ok();
+        match name.split_once(':') {
+            Some(("content", text)) => id(text).map(Self::Content),
+            Some(("user", text)) => id(text).map(Self::User),
+            Some(_) => None,
+            None => match name {
+                "all-contents" => Some(Self::AllContents),
+                "all-nfts" => Some(Self::AllNfts),
+                "all-transactions" => Some(Self::AllTransactions),
+                "everything" => Some(Self::Everything),
+                _ => None,
+            },
+        }
+    }
 }
 
 /// Sum of the epochs of some tags; grows whenever one of them is bumped.
@@ -61,7 +97,8 @@ impl Epochs {
     /// Acquire pairs with the release of [`bump`](Self::bump): a load that sees the new epoch also
     /// begins after the commit that came before the bump.
     pub(crate) fn stamp(&self, tags: &[Tag]) -> Stamp {
-        let epochs = tags.iter().filter_map(|tag| self.place(*tag));
+        let tags = tags.iter().copied().chain([Tag::Everything]);
+        let epochs = tags.filter_map(|tag| self.place(tag));
         Stamp(epochs.fold(0, |sum, epoch| {
             sum.wrapping_add(epoch.load(Ordering::Acquire))
         }))
@@ -83,6 +120,24 @@ impl Epochs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tag_is_found_by_its_name_and_nothing_else() {
+        let id = Uuid::from_u128(7);
+        for tag in [
+            Tag::Content(id),
+            Tag::User(id),
+            Tag::AllContents,
+            Tag::AllNfts,
+            Tag::AllTransactions,
+            Tag::Everything,
+        ] {
+            assert_eq!(Tag::parse(&tag.to_string()), Some(tag));
+        }
+        for other in ["", "content", "content:", "content:x", "x:7", "all"] {
+            assert_eq!(Tag::parse(other), None, "{other:?}");
+        }
+    }
 
     #[test]
     fn a_bump_moves_only_stamps_that_hold_the_tag() {

@@ -27,9 +27,11 @@ use streamgate_agent::{
 };
 use tokio::sync::watch;
 
-use super::entry::{Cached, Entry, Lifetime, Lives};
+use super::asker::Asker;
+use super::entry::{Cached, Entry, Found, Lifetime, Lives};
 use super::epoch::{Epochs, Stamp, Tag};
 use super::key::CacheKey;
+use super::level2::{Asked, Level2};
 use crate::db::DbError;
 
 /// Longest wait for a load, then 503: more than a statement may take is a queue, not a load.
@@ -75,6 +77,7 @@ pub(crate) struct L1<V> {
     epochs: Arc<Epochs>,
     observe: agent::Cache,
     lives: Lives,
+    l2: Option<Level2>,
     /// Ends the task that shrinks the cache, too.
     _pressure: MemoryPressureSubscription,
 }
@@ -97,8 +100,13 @@ impl<V: Cached> L1<V> {
         epochs: Arc<Epochs>,
         observe: agent::Cache,
         agent: &AgentHandle,
+        l2: Option<Level2>,
     ) -> Result<Self, agent::Error> {
-        Self::with_lives(capacity, epochs, observe, agent, Lives::GUIDE)
+        let lives = Lives::GUIDE;
+        Ok(Self {
+            l2,
+            ..Self::with_lives(capacity, epochs, observe, agent, lives)?
+        })
     }
 
     fn with_lives(
@@ -143,6 +151,7 @@ impl<V: Cached> L1<V> {
             epochs,
             observe,
             lives,
+            l2: None,
             _pressure: pressure,
         })
     }
@@ -159,11 +168,12 @@ impl<V: Cached> L1<V> {
         key: CacheKey,
         tags: &[Tag],
         load: F,
-    ) -> Result<Option<Arc<V>>, LoadError>
+    ) -> Result<Option<Found<V>>, LoadError>
     where
         F: Fn() -> L + Send + Sync + 'static,
         L: Future<Output = Result<Option<V>, DbError>> + Send + 'static,
     {
+        let asker = Asker::now();
         let wanted = self.epochs.stamp(tags);
         let lookup = self.observe.get();
         if let Some(entry) = self.map.get(&key).await
@@ -174,16 +184,16 @@ impl<V: Cached> L1<V> {
                     let (cache, tags, old) = (Arc::clone(self), tags.to_vec(), Arc::clone(&entry));
                     tokio::spawn(async move { cache.refresh(key, &tags, &old, &load).await });
                 }
-                lookup.stale(entry.class());
+                lookup.stale(asker.class(entry.class()));
             } else {
-                lookup.hit(entry.class());
+                lookup.hit(asker.class(entry.class()));
             }
-            return Ok(entry.value.clone());
+            return Ok(entry.found());
         }
         let flight = {
             let (cache, tags) = (Arc::clone(self), tags.to_vec());
             tokio::spawn(streamgate_agent::in_request(async move {
-                cache.fly(key, &tags, wanted, &load).await
+                cache.fly(key, &tags, wanted, asker, &load).await
             }))
         };
         let landed = match tokio::time::timeout(WAIT, flight).await {
@@ -194,8 +204,8 @@ impl<V: Cached> L1<V> {
         if let Some(waited) = landed.waited {
             self.observe.coalesced(true, waited);
         }
-        lookup.miss(landed.entry.class());
-        Ok(landed.entry.value.clone())
+        lookup.miss(asker.class(landed.entry.class()));
+        Ok(landed.entry.found())
     }
 
     /// Removes a value that a write has voided, so that its memory is free at once.
@@ -209,6 +219,7 @@ impl<V: Cached> L1<V> {
         key: CacheKey,
         tags: &[Tag],
         wanted: Stamp,
+        asker: Asker,
         load: &F,
     ) -> Result<Landed<V>, LoadError>
     where
@@ -223,7 +234,7 @@ impl<V: Cached> L1<V> {
                 .map
                 .try_get_with(key, async {
                     led.store(true, Ordering::Relaxed);
-                    self.load(key, tags, load).await
+                    self.load(key, tags, asker, load).await
                 })
                 .await;
             let waited = (!led.into_inner()).then(|| started.elapsed());
@@ -251,25 +262,27 @@ impl<V: Cached> L1<V> {
         &self,
         key: CacheKey,
         tags: &[Tag],
+        asker: Asker,
         load: &F,
     ) -> Result<Arc<Entry<V>>, Unkept<V>>
     where
         F: Fn() -> L + Send + Sync,
         L: Future<Output = Result<Option<V>, DbError>> + Send,
     {
-        let guard = self.observe.load();
-        let entry = self.make(key, tags, load).await.map_err(Unkept::Failed)?;
-        guard.done(entry.class());
+        let entry = self.make(key, tags, Some(asker), load).await;
+        let entry = entry.map_err(Unkept::Failed)?;
         if entry.is_too_large() {
             return Err(Unkept::TooLarge(entry));
         }
         Ok(entry)
     }
 
+    /// The value by L2, or by `load`. Without an asker it is a refresh, which counts as that alone.
     async fn make<F, L>(
         &self,
         key: CacheKey,
         tags: &[Tag],
+        asker: Option<Asker>,
         load: &F,
     ) -> Result<Arc<Entry<V>>, DbError>
     where
@@ -278,8 +291,37 @@ impl<V: Cached> L1<V> {
     {
         // Before the load, never after: what it reads may change while it runs.
         let stamp = self.epochs.stamp(tags);
+        let l2 = match &self.l2 {
+            Some(level) => level.ask(key, tags, asker).await,
+            None => Asked::Absent,
+        };
+        let (token, lookup) = match l2 {
+            Asked::Found { value, age, rest } => {
+                let entry = Entry::new(&key, stamp, Some(value), self.lives);
+                return Ok(Arc::new(entry.from_l2(age, rest)));
+            }
+            Asked::Nothing { token, lookup } => (Some(token), lookup.map(|l| (l, false))),
+            Asked::Unavailable { lookup } => (None, lookup.map(|lookup| (lookup, true))),
+            Asked::Absent => (None, None),
+        };
+        let guard = asker.map(|asker| (asker, self.observe.load()));
         let value = load().await?;
-        Ok(Arc::new(Entry::new(&key, stamp, value, self.lives)))
+        let entry = Arc::new(Entry::new(&key, stamp, value, self.lives));
+        if let Some((asker, guard)) = guard {
+            let class = asker.class(entry.class());
+            guard.done(class);
+            match lookup {
+                Some((lookup, false)) => lookup.miss(class),
+                Some((lookup, true)) => lookup.error(class),
+                None => {}
+            }
+        }
+        if let (Some(level), Some(token), Some(value)) = (&self.l2, token, &entry.value)
+            && !entry.is_too_large()
+        {
+            level.keep(key, tags, token, Arc::clone(value));
+        }
+        Ok(entry)
     }
 
     /// Replaces a stale entry, unless a write or another load has done so meanwhile.
@@ -289,7 +331,7 @@ impl<V: Cached> L1<V> {
         L: Future<Output = Result<Option<V>, DbError>> + Send,
     {
         self.observe.refreshed();
-        let Ok(entry) = self.make(key, tags, load).await else {
+        let Ok(entry) = self.make(key, tags, None, load).await else {
             // The next reader tries again, until the stale time is over.
             old.refreshing.store(false, Ordering::Relaxed);
             return;
@@ -366,7 +408,7 @@ mod tests {
     use crate::cache::entry::LARGEST_VALUE;
     use crate::cache::key::{Resource, Variant};
 
-    #[derive(Debug, PartialEq, Eq)]
+    #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
     struct Text(String);
 
     impl Cached for Text {
@@ -421,7 +463,7 @@ mod tests {
     fn cache_of(agent: &AgentHandle, capacity: u64) -> (Arc<L1<Text>>, Arc<Epochs>) {
         let epochs = Arc::new(Epochs::default());
         let observe = agent.cache("test", Tier::L1);
-        let cache = L1::new(capacity, Arc::clone(&epochs), observe, agent);
+        let cache = L1::new(capacity, Arc::clone(&epochs), observe, agent, None);
         (Arc::new(cache.unwrap()), epochs)
     }
 
@@ -434,14 +476,14 @@ mod tests {
     async fn get(
         cache: &Arc<L1<Text>>,
         source: &Arc<Source>,
-    ) -> Result<Option<Arc<Text>>, LoadError> {
+    ) -> Result<Option<Found<Text>>, LoadError> {
         let source = Arc::clone(source);
         cache
             .get(key(1), &[TAG], move || Arc::clone(&source).load())
             .await
     }
 
-    fn text(got: Result<Option<Arc<Text>>, LoadError>) -> String {
+    fn text(got: Result<Option<Found<Text>>, LoadError>) -> String {
         got.unwrap().unwrap().0.clone()
     }
 

@@ -6,13 +6,18 @@
 //!
 //! Guide 2.1 (multi-level caching), 2.2 (keys), 2.3 (invalidation), 3.3 (deduplication).
 
+pub(crate) mod asker;
 pub(crate) mod budget;
 mod entry;
 pub(crate) mod epoch;
 pub(crate) mod key;
 pub(crate) mod l1;
+pub(crate) mod l2;
+mod level2;
 
 pub(crate) use entry::Cached;
 pub(crate) use epoch::{Epochs, Tag};
 pub(crate) use key::{CacheKey, Resource, Variant};
 pub(crate) use l1::{L1, LoadError};
+pub(crate) use l2::{Bus, L2};
+pub(crate) use level2::Level2;

@@ -9,7 +9,7 @@ use super::nft::Nft;
 use super::{Database, DbError, Position};
 
 /// One content with its body.
-#[derive(Clone, Debug)]
+#[derive(serde::Serialize, serde::Deserialize, Clone, Debug)]
 pub(crate) struct Content {
     pub(crate) id: String,
     pub(crate) user_id: String,

@@ -5,7 +5,7 @@ use sqlx::FromRow;
 use super::{Database, DbError, Position};
 
 /// One NFT.
-#[derive(Clone, Debug, FromRow)]
+#[derive(serde::Serialize, serde::Deserialize, Clone, Debug, FromRow)]
 pub(crate) struct Nft {
     pub(crate) id: String,
     pub(crate) contract_address: String,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{Database, DbError};
 
 /// One user and the sums over his contents.
-#[derive(Clone, Debug)]
+#[derive(serde::Serialize, serde::Deserialize, Clone, Debug)]
 pub(crate) struct User {
     pub(crate) id: String,
     pub(crate) wallet_address: String,

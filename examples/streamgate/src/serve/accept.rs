@@ -17,7 +17,7 @@ use tower::Service;
 
 use super::connection;
 use super::stop::told;
-use crate::observe::Observe;
+use crate::observe::Listener;
 
 /// First pause after a failed accept. Without one, a process without file descriptors spins: the
 /// connection stays in the queue and accept fails again at once.
@@ -27,10 +27,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts until told to stop; gives the connections that are still open.
-pub(super) async fn accept<S, R>(
+pub(crate) async fn accept<S, R>(
     listener: TcpListener,
     service: S,
-    observe: Observe,
+    observe: Listener,
     connections: usize,
     mut stop: watch::Receiver<bool>,
 ) -> JoinSet<()>

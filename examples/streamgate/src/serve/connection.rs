@@ -19,7 +19,7 @@ use tower::Service;
 
 use super::head_clock::{self, AwaitsHead, Version};
 use super::stop::told;
-use crate::observe::Observe;
+use crate::observe::Listener;
 
 /// How long a kept-alive connection may idle; hyper's head timer runs meanwhile too.
 const IDLE: Duration = Duration::from_secs(30);
@@ -42,7 +42,7 @@ const PONG: Duration = Duration::from_secs(10);
 pub(super) async fn serve<S, R>(
     stream: TcpStream,
     service: S,
-    observe: Observe,
+    observe: Listener,
     mut stop: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<R>, Error = Infallible>

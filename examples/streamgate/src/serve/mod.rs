@@ -6,7 +6,7 @@
 //! A request passes: connection clocks → the agent's layer → `front` (HEAD, entity tags, 304) →
 //! compression → `origin` (shedding, deadline, problem bodies) → the routes.
 
-mod accept;
+pub(crate) mod accept;
 mod backlog;
 mod connection;
 mod counted;
@@ -14,20 +14,22 @@ mod front;
 mod head_clock;
 mod origin;
 mod stack;
-mod stop;
+pub(crate) mod stop;
 mod throw_away;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use streamgate_agent::{Agent, AgentHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::App;
-use crate::cache::budget;
+use crate::cache::{L2, budget};
 use crate::db::Database;
+use crate::edge::Purger;
 use crate::error::Fatal;
 use crate::observe::Observe;
 use crate::seed::insert::seed;
@@ -57,16 +59,7 @@ pub struct Running {
 /// An address is taken, the database cannot be opened or seeded, or the agent refused to start.
 pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     // First of all, so that a taken port costs no seeding.
-    let listener = TcpListener::bind(settings.public).await;
-    let listener = listener.map_err(|source| Fatal::Bind {
-        address: settings.public,
-        source,
-    })?;
-    let public = listener.local_addr();
-    let public = public.map_err(|source| Fatal::Bind {
-        address: settings.public,
-        source,
-    })?;
+    let (listener, public) = bind(settings.public).await?;
     let agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
         .listen(settings.agent)
@@ -96,14 +89,25 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     })?;
 
     let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
-    let app = App::new(observe, db, cache_bytes, &settings.cursor_keys).map_err(Fatal::Agent)?;
-    let app = Arc::new(app);
+    let l2 = match &settings.redis {
+        Some(address) => Some(Arc::new(l2(address, &settings, &agent)?)),
+        None => None,
+    };
+    if let Some(l2) = &l2 {
+        l2.report().await;
+    }
+    let edge = match (settings.edge_purge, &settings.edge_token) {
+        (Some(edge), Some(token)) => Purger::new(edge, token, &agent).map_err(Fatal::Agent)?,
+        _ => None,
+    };
+    let app = App::new(observe, db, cache_bytes, &settings.cursor_keys, l2, edge);
+    let app = Arc::new(app.map_err(Fatal::Agent)?);
     let (stop, stopped) = watch::channel(false);
     let service = stack::stack(&app, &settings);
     let acceptor = accept::accept(
         listener,
         service,
-        app.observe.clone(),
+        app.observe.listener.clone(),
         settings.connections,
         stopped,
     );
@@ -111,6 +115,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         stop,
         acceptor: tokio::spawn(acceptor),
         backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
+        bus: app.bus().map(|bus| tokio::spawn(bus.run())),
     };
     agent.ready(true);
     Ok(Running {
@@ -121,6 +126,17 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         settings,
         _throw_away: throw_away,
     })
+}
+
+/// A listener, and where it listens.
+///
+/// # Errors
+/// The address is taken or not ours.
+pub(crate) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Fatal> {
+    let refused = |source| Fatal::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -142,6 +158,13 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
     let stopped = running.stop(stop::DEADLINE).await;
     tracing::warn!("stopped: {stopped}");
     Ok(())
+}
+
+/// Instances share pages if they sign cursors alike, and only then: the cursors stand in the pages.
+fn l2(address: &str, settings: &Settings, agent: &AgentHandle) -> Result<L2, Fatal> {
+    let own: [u8; 32] = rand::random();
+    let key = settings.cursor_keys.first().unwrap_or(&own);
+    L2::new(address, &Sha256::digest(key), agent)
 }
 
 /// The database file: the given one, or one in a directory that goes with the process.

@@ -10,15 +10,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body::Body as _;
+use sha2::{Digest as _, Sha256};
 use streamgate_agent::ShedReason;
 use tokio::sync::Semaphore;
 use tower::Service;
 use warp::reply::Response;
 
+use crate::cache::asker;
+use crate::edge::origin::EDGE_TOKEN;
 use crate::observe::Observe;
 use crate::problem::{Problem, TraceParent, render};
+use crate::settings::Settings;
 
 /// What the routes answered, for whoever stands outside the compression.
 #[derive(Clone, Copy, Debug)]
@@ -37,17 +41,30 @@ pub(super) struct Origin<S> {
     free: Arc<Semaphore>,
     deadline: Duration,
     observe: Observe,
+    /// Of the secret that an edge proves itself with.
+    edge: Option<[u8; 32]>,
 }
 
 impl<S> Origin<S> {
-    /// At most `in_flight` requests at once, each answered within `deadline`.
-    pub(super) fn new(routes: S, in_flight: usize, deadline: Duration, observe: Observe) -> Self {
+    /// At most `in_flight` requests at once, each answered within `request_deadline`.
+    pub(super) fn new(routes: S, settings: &Settings, observe: Observe) -> Self {
+        let edge = settings.edge_token.as_ref();
         Self {
             routes,
-            free: Arc::new(Semaphore::new(in_flight)),
-            deadline,
+            free: Arc::new(Semaphore::new(settings.in_flight)),
+            deadline: settings.request_deadline,
             observe,
+            edge: edge.map(|token| Sha256::digest(token).into()),
         }
+    }
+}
+
+impl<S> Origin<S> {
+    /// Digests are compared, so that a wrong secret takes as long as a nearly right one.
+    fn is_edge(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get(EDGE_TOKEN);
+        let given = given.map(|token| <[u8; 32]>::from(Sha256::digest(token)));
+        given.is_some() && given == self.edge
     }
 }
 
@@ -76,9 +93,15 @@ where
             let response = finish(Problem::Overloaded.into_response(), &trace);
             return Box::pin(std::future::ready(Ok(response)));
         };
+        let fills = self.is_edge(request.headers());
         let answer = tokio::time::timeout(self.deadline, self.routes.call(request));
         Box::pin(async move {
-            let response = match answer.await {
+            let answer = if fills {
+                asker::for_edge(answer).await
+            } else {
+                answer.await
+            };
+            let response = match answer {
                 Ok(Ok(response)) => response,
                 Err(_) => Problem::Overloaded.into_response(),
             };

@@ -37,12 +37,7 @@ pub(super) fn stack(
 > + Clone
 + Send
 + 'static {
-    let origin = Origin::new(
-        warp::service(routes(app)),
-        settings.in_flight,
-        settings.request_deadline,
-        app.observe.clone(),
-    );
+    let origin = Origin::new(warp::service(routes(app)), settings, app.observe.clone());
     // gzip, brotli and zstd as the client ranks them, by Accept-Encoding with its weights. Not
     // `warp::compression`: it ignores the header and sets no Vary.
     let compressed = CompressionLayer::new()

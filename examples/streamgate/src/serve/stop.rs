@@ -14,7 +14,7 @@ use super::Running;
 use crate::error::Fatal;
 
 /// Time of a whole stop after a signal: notice 5 s, drain 20 s, flush 5 s.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The part of the time that is left for the database and the agent: a sixth, 5 s of 30.
 const FLUSH_PARTS: u32 = 6;
@@ -25,6 +25,8 @@ pub(super) struct Tasks {
     pub(super) stop: watch::Sender<bool>,
     pub(super) acceptor: JoinHandle<JoinSet<()>>,
     pub(super) backlog: JoinHandle<()>,
+    /// Hears what other instances write.
+    pub(super) bus: Option<JoinHandle<()>>,
 }
 
 /// How a stop went.
@@ -63,23 +65,15 @@ impl Running {
 
         let Tasks {
             stop,
-            mut acceptor,
+            acceptor,
             backlog,
+            bus,
         } = self.tasks;
         stop.send_replace(true);
         backlog.abort();
-        let mut cut = 0;
-        match tokio::time::timeout_at(drained_by, &mut acceptor).await {
-            Ok(Ok(mut open)) => {
-                let drain = async { while open.join_next().await.is_some() {} };
-                if tokio::time::timeout_at(drained_by, drain).await.is_err() {
-                    cut = open.len();
-                    open.shutdown().await;
-                }
-            }
-            // It panicked, and its connections went with it.
-            Ok(Err(_)) => {}
-            Err(_) => acceptor.abort(),
+        let cut = drain(acceptor, drained_by).await;
+        if let Some(bus) = bus {
+            bus.abort();
         }
         if tokio::time::timeout_at(end, self.app.db.close())
             .await
@@ -102,6 +96,27 @@ impl Running {
     }
 }
 
+/// Waits until an accept loop and its connections have ended; gives those that were cut at the deadline.
+pub(crate) async fn drain(mut acceptor: JoinHandle<JoinSet<()>>, by: Instant) -> usize {
+    match tokio::time::timeout_at(by, &mut acceptor).await {
+        Ok(Ok(mut open)) => {
+            let drained = async { while open.join_next().await.is_some() {} };
+            if tokio::time::timeout_at(by, drained).await.is_ok() {
+                return 0;
+            }
+            let cut = open.len();
+            open.shutdown().await;
+            cut
+        }
+        // It panicked, and its connections went with it.
+        Ok(Err(_)) => 0,
+        Err(_) => {
+            acceptor.abort();
+            0
+        }
+    }
+}
+
 /// Waits until the service is told to stop; a sender that is gone has stopped as well.
 pub(super) async fn told(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
@@ -111,7 +126,7 @@ pub(super) async fn told(stop: &mut watch::Receiver<bool>) {
 ///
 /// # Errors
 /// The system refuses to report signals.
-pub(super) async fn signal() -> Result<(), Fatal> {
+pub(crate) async fn signal() -> Result<(), Fatal> {
     let refused = |source| Fatal::System {
         what: "signals cannot be listened for",
         source,

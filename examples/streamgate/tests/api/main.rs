@@ -10,9 +10,11 @@
 
 mod batch;
 mod content;
+mod edge;
 mod encoding;
 mod limits;
 mod lists;
 mod observed;
+mod scripted_origin;
 mod support;
 mod writes;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use streamgate::seed::ids;
 use streamgate::serve::{Running, start};
 use streamgate::settings::Settings;
+use streamgate_agent::AgentHandle;
 use tokio::net::TcpStream;
 
 pub(crate) const USERS: u32 = 20;
@@ -92,31 +93,40 @@ impl Service {
 
     /// The sum of a family's series on the agent's page whose labels contain all of `labels`.
     pub(crate) async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let page = self.metrics().await;
-        let lines = page.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels.iter().all(|label| line.contains(label))
-        });
-        lines
-            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-            .sum()
+        series_sum(&self.running.agent, name, labels).await
     }
 
     pub(crate) async fn metrics(&self) -> String {
-        let agent = self.running.agent.address().unwrap();
-        let host = agent.to_string();
-        let page = exchange(
-            agent,
-            Method::GET,
-            "/metrics",
-            &[("host", &host)],
-            Bytes::new(),
-        )
-        .await;
-        assert_eq!(page.status, 200, "{}", page.text());
-        page.text().to_owned()
+        metrics(&self.running.agent).await
     }
+}
+
+/// The sum of a family's series on an agent's page whose labels contain all of `labels`.
+pub(crate) async fn series_sum(agent: &AgentHandle, name: &str, labels: &[&str]) -> f64 {
+    let page = metrics(agent).await;
+    let lines = page.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
+}
+
+async fn metrics(agent: &AgentHandle) -> String {
+    let agent = agent.address().unwrap();
+    let host = agent.to_string();
+    let page = exchange(
+        agent,
+        Method::GET,
+        "/metrics",
+        &[("host", &host)],
+        Bytes::new(),
+    )
+    .await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    page.text().to_owned()
 }
 
 impl Answer {
@@ -155,7 +165,7 @@ impl Answer {
     }
 }
 
-async fn exchange(
+pub(crate) async fn exchange(
     to: SocketAddr,
     method: Method,
     path: &str,
