@@ -10,6 +10,7 @@ pub mod edge;
 pub mod error;
 pub mod seed;
 pub mod serve;
+pub mod servers;
 pub mod settings;
 
 mod api;
