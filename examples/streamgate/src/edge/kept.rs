@@ -164,7 +164,7 @@ impl Store {
         self.purges.load(Ordering::Acquire)
     }
 
-    /// An answer as it is kept: without what is for caches alone.
+    /// An answer as it is kept; its age is counted on from now.
     pub(super) fn keep(
         &self,
         key: &Key,
@@ -181,7 +181,7 @@ impl Store {
         let age = headers
             .get(AGE)
             .and_then(|age| age.to_str().ok()?.parse().ok());
-        headers.remove(SURROGATE_KEY);
+        // The surrogate keys stay: a validation may not repeat them. Clients do not see them.
         headers.remove(AGE);
         Kept {
             status,

@@ -70,12 +70,12 @@ fn accept(headers: &HeaderMap) -> String {
 fn encoding(headers: &HeaderMap) -> &'static str {
     let values = headers.get_all(ACCEPT_ENCODING).iter();
     let wishes = values.filter_map(|value| value.to_str().ok());
-    let wishes: Vec<(String, u16)> = wishes.flat_map(|v| v.split(',')).map(wish).collect();
+    let wishes: Vec<(String, f32)> = wishes.flat_map(|v| v.split(',')).map(wish).collect();
     let weight = |name: &str| {
         let given = |wanted: &str| wishes.iter().find(|(n, _)| n == wanted).map(|(_, q)| *q);
-        given(name).or_else(|| given("*")).unwrap_or(0)
+        given(name).or_else(|| given("*")).unwrap_or(0.0)
     };
-    let mut best = ("identity", 0);
+    let mut best = ("identity", 0.0);
     for name in ENCODINGS {
         let weight = weight(name);
         if weight > best.1 {
@@ -85,18 +85,13 @@ fn encoding(headers: &HeaderMap) -> &'static str {
     best.0
 }
 
-/// A coding in small letters and its weight in thousandths; one that is no weight is none.
-fn wish(text: &str) -> (String, u16) {
+/// A coding in small letters and its weight; what is no weight weighs nothing.
+fn wish(text: &str) -> (String, f32) {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().unwrap_or("").to_ascii_lowercase();
     let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-    let thousandths = match weight.map(|weight| weight.trim().parse::<f32>()) {
-        None => 1_000,
-        // Saturating: a weight is at most 1.
-        Some(Ok(weight)) if weight > 0.0 => (weight.min(1.0) * 1_000.0) as u16,
-        Some(_) => 0,
-    };
-    (name, thousandths)
+    let weight = weight.map(|weight| weight.trim().parse().unwrap_or(0.0));
+    (name, weight.unwrap_or(1.0))
 }
 
 #[cfg(test)]

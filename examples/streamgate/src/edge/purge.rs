@@ -48,7 +48,7 @@ impl Purge {
         }
         let token = headers
             .get(AUTHORIZATION)
-            .map_or(&b""[..], |value| value.as_bytes());
+            .map_or(b"".as_slice(), |value| value.as_bytes());
         let token = token.strip_prefix(b"Bearer ").unwrap_or(b"");
         if <[u8; 32]>::from(Sha256::digest(token)) != self.digest {
             return StatusCode::UNAUTHORIZED;

@@ -102,6 +102,11 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     };
     let app = App::new(observe, db, cache_bytes, &settings.cursor_keys, l2, edge);
     let app = Arc::new(app.map_err(Fatal::Agent)?);
+    let bus = app.bus();
+    let joined = match &bus {
+        Some(bus) => bus.join().await,
+        None => None,
+    };
     let (stop, stopped) = watch::channel(false);
     let service = stack::stack(&app, &settings);
     let acceptor = accept::accept(
@@ -115,7 +120,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         stop,
         acceptor: tokio::spawn(acceptor),
         backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
-        bus: app.bus().map(|bus| tokio::spawn(bus.run())),
+        bus: bus.map(|bus| tokio::spawn(bus.run(joined))),
     };
     agent.ready(true);
     Ok(Running {

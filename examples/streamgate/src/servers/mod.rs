@@ -8,3 +8,4 @@
 
 pub mod child;
 pub mod postgres;
+pub mod redis;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use streamgate::edge;
+use streamgate::servers::child::free_port;
 use streamgate::settings::Settings;
 
 use crate::scripted_origin::{Origin, text, with};
@@ -235,32 +236,17 @@ async fn a_known_tag_is_answered_304_by_the_edge() {
 #[tokio::test]
 async fn a_stale_answer_is_validated_and_not_sent_again() {
     let origin = Origin::new(|asked| {
-        let reply = with(text("a", "public, s-maxage=0"), "etag", "\"v1\"");
-        if asked.headers.contains_key("if-none-match") {
-            let mut fresh = with(text("", "public, s-maxage=60"), "etag", "\"v1\"");
-            *fresh.status_mut() = http::StatusCode::NOT_MODIFIED;
-            return fresh;
-        }
-        reply
-    })
-    .await;
-    // A window keeps what is stale at once in the cache.
-    origin.answers(|asked| {
-        if asked
-            .headers
-            .get("if-none-match")
-            .is_some_and(|tag| tag == "\"v1\"")
-        {
+        let known = asked.headers.get("if-none-match");
+        if known.is_some_and(|tag| tag == "\"v1\"") {
             let mut fresh = text("", "public, s-maxage=60");
             *fresh.status_mut() = http::StatusCode::NOT_MODIFIED;
             return fresh;
         }
-        with(
-            text("a", "public, s-maxage=0, stale-if-error=600"),
-            "etag",
-            "\"v1\"",
-        )
-    });
+        // The window keeps what is stale at once in the cache.
+        let first = text("a", "public, s-maxage=0, stale-if-error=600");
+        with(with(first, "etag", "\"v1\""), "surrogate-key", "k")
+    })
+    .await;
     let edge = Edge::before(origin.address).await;
     edge.get("/a").await;
     let validated = edge.get("/a").await;
@@ -272,6 +258,10 @@ async fn a_stale_answer_is_validated_and_not_sent_again() {
             .contains("; hit")
     );
     assert_eq!(origin.asked().len(), 2);
+    // The validation did not repeat the key, and it counts nevertheless.
+    assert_eq!(edge.purge(TOKEN, "k").await, 204);
+    assert_eq!(edge.get("/a").await.text(), "a");
+    assert_eq!(origin.asked().len(), 3);
 }
 
 #[tokio::test]
@@ -452,6 +442,64 @@ async fn what_belongs_to_one_connection_stays_there() {
     assert!(!asked.contains_key("x-mine") && !asked.contains_key("te"));
     assert_eq!(asked["x-streamgate-edge"], TOKEN);
     assert_eq!(asked["via"], "1.1 streamgate-edge");
+}
+
+#[tokio::test]
+async fn a_write_is_seen_through_the_edge() {
+    let purge = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+    let service = service_with(Settings {
+        edge_token: Some(TOKEN.to_owned()),
+        edge_purge: Some(purge),
+        ..settings()
+    })
+    .await;
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let running = edge::start(edge::Settings {
+        origin: format!("http://{}", service.running.public),
+        listen: free,
+        purge,
+        agent: free,
+        token: Some(TOKEN.to_owned()),
+        ..edge::Settings::default()
+    });
+    let edge = Edge {
+        running: running.await.unwrap(),
+    };
+    let mut public = None;
+    for n in 0..20 {
+        let path = format!("/v1/content/{}", content(n));
+        let answer = edge.get(&path).await;
+        if answer.header("cache-control").starts_with("public") {
+            public = Some((path, answer));
+            break;
+        }
+    }
+    let (path, before) = public.expect("most contents are public");
+    let lists = "/v1/content?limit=2";
+    edge.get(lists).await;
+    for warm in [&*path, lists] {
+        let status = edge.get(warm).await.header("cache-status").to_owned();
+        assert!(
+            warm == lists || status.contains("; hit"),
+            "{warm}: {status}"
+        );
+    }
+    let headers = [
+        ("content-type", "application/json"),
+        ("if-match", before.header("etag")),
+    ];
+    let body = "{\"title\":\"new\"}";
+    let written = service.send(Method::PATCH, &path, &headers, body).await;
+    assert_eq!(written.status.as_u16(), 200);
+    // The writer has waited for the purge, unless it took over 100 ms.
+    eventually("the edge shows the write", async || {
+        edge.get(&path).await.json()["title"] == "new"
+    })
+    .await;
+    let taken = service
+        .metric("streamgate_edge_purges_total", &["outcome=\"taken\""])
+        .await;
+    assert!((taken - 1.0).abs() < 0.5, "{taken}");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod encoding;
 mod limits;
 mod lists;
 mod observed;
+mod redis;
 mod scripted_origin;
 mod support;
 mod writes;

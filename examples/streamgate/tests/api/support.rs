@@ -244,9 +244,9 @@ async fn answer(response: hyper::Result<http::Response<hyper::body::Incoming>>) 
     }
 }
 
-/// Polls until a condition holds; fails after ten seconds.
+/// Polls until a condition holds; fails after a minute.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -103,6 +103,12 @@ impl L2 {
     }
 }
 
+/// A connection that waits for messages.
+pub(crate) struct Joined {
+    connection: MultiplexedConnection,
+    at: Position,
+}
+
 /// Where in the stream this instance is.
 #[derive(Clone, Debug)]
 struct Position {
@@ -115,9 +121,15 @@ impl Bus {
         Self { l2, epochs, caches }
     }
 
+    /// Finds where the stream ends, before anything is kept that a later message may void. `None` when Redis is
+    /// not there.
+    pub(crate) async fn join(&self) -> Option<Joined> {
+        tokio::time::timeout(BLOCK, self.connect()).await.ok()?.ok()
+    }
+
     /// Works until dropped.
-    pub(crate) async fn run(self) {
-        tokio::join!(self.hear(), self.tell_again());
+    pub(crate) async fn run(self, joined: Option<Joined>) {
+        tokio::join!(self.hear(joined), self.tell_again());
     }
 
     async fn tell_again(&self) {
@@ -129,24 +141,35 @@ impl Bus {
         }
     }
 
-    async fn hear(&self) {
-        let mut first = true;
+    async fn hear(&self, mut joined: Option<Joined>) {
         loop {
-            if let Err(error) = self.listen(first).await {
+            let connected = match joined.take() {
+                Some(joined) => Ok(joined),
+                None => self.connect().await.inspect(|_| self.flush()),
+            };
+            let ended = match connected {
+                Ok(joined) => self.listen(joined).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "the bus was left");
             }
-            first = false;
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Hears until the connection fails.
-    async fn listen(&self, first: bool) -> Result<(), Failure> {
+    async fn connect(&self) -> Result<Joined, Failure> {
         let mut connection = self.l2.link.dedicated(BLOCK + LATE).await?;
-        let mut at = last(&mut connection).await?;
-        if !first {
-            self.flush();
-        }
+        let at = last(&mut connection).await?;
+        Ok(Joined { connection, at })
+    }
+
+    /// Hears until the connection fails.
+    async fn listen(&self, joined: Joined) -> Result<(), Failure> {
+        let Joined {
+            mut connection,
+            mut at,
+        } = joined;
         loop {
             let reply: StreamReadReply = redis::cmd("XREAD")
                 .arg("BLOCK")

@@ -121,7 +121,10 @@ impl Link {
         }
         self.breaker.failed(Instant::now());
         // Who became a replica stays one on this connection; one without answers may be half open.
-        self.connection.lock().await.take();
+        // While it is locked, somebody is connecting already.
+        if let Ok(mut connection) = self.connection.try_lock() {
+            connection.take();
+        }
         Err(failure)
     }
 

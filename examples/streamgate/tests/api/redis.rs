@@ -1,0 +1,384 @@
+//! The shared cache with a real Redis: what it holds, what it costs when it fails, and who hears of writes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use redis::aio::MultiplexedConnection;
+use rustix::process::Signal;
+use streamgate::servers::child::signal;
+use streamgate::servers::redis::{Installation, Redis};
+use streamgate::settings::Settings;
+
+use crate::support::{
+    Answer, Service, content, eventually, http2_get, service_with, settings, sum_on,
+};
+
+/// A server, or `None` with a line that a full check takes as a failure.
+async fn redis() -> Option<Redis> {
+    let Some(installation) = Installation::find() else {
+        println!("skipped: redis-server is not installed");
+        return None;
+    };
+    Some(Redis::start(&installation).await.expect("Redis starts"))
+}
+
+async fn with(redis: &Redis) -> Service {
+    service_with(Settings {
+        redis: Some(redis.url()),
+        ..settings()
+    })
+    .await
+}
+
+async fn raw(redis: &Redis) -> MultiplexedConnection {
+    let client = redis::Client::open(redis.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn keys(redis: &Redis, pattern: &str) -> Vec<String> {
+    let mut keys = redis::cmd("KEYS");
+    keys.arg(pattern);
+    keys.query_async(&mut raw(redis).await).await.unwrap()
+}
+
+/// The keys of contents, without locks and epochs.
+async fn values(redis: &Redis) -> Vec<String> {
+    let mut values = keys(redis, "streamgate:1:*:content:*:row").await;
+    values.retain(|key| !key.contains(":lock:"));
+    values
+}
+
+async fn set(redis: &Redis, name: &str, value: &str) {
+    let mut set = redis::cmd("CONFIG");
+    set.arg("SET").arg(name).arg(value);
+    set.query_async::<()>(&mut raw(redis).await).await.unwrap();
+}
+
+/// Lookups of contents on a level, by result.
+async fn lookups(service: &Service, level: &str, result: &str) -> f64 {
+    let labels = [
+        "cache_name=\"content\"",
+        &format!("cache_level=\"{level}\""),
+        &format!("cache_result=\"{result}\""),
+    ];
+    service.metric("cache_requests_total", &labels).await
+}
+
+fn detail(index: u64) -> String {
+    format!("/v1/content/{}", content(index))
+}
+
+async fn stored(service: &Service, times: f64) {
+    eventually("the value is stored in Redis", async || {
+        let stored = service
+            .metric("streamgate_l2_stores_total", &["outcome=\"stored\""])
+            .await;
+        stored > times - 0.5
+    })
+    .await;
+}
+
+async fn retitle(service: &Service, index: u64, title: &str) -> Answer {
+    let tag = service.get(&detail(index)).await.header("etag").to_owned();
+    let headers = [("content-type", "application/json"), ("if-match", &*tag)];
+    let body = format!("{{\"title\":\"{title}\"}}");
+    service
+        .send(Method::PATCH, &detail(index), &headers, body)
+        .await
+}
+
+async fn title(service: &Service, index: u64) -> String {
+    let answer = service.get(&detail(index)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.json()["title"].as_str().unwrap().to_owned()
+}
+
+/// Two instances on one database that sign cursors alike.
+async fn pair(redis: &Redis) -> (Service, Service, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        redis: Some(redis.url()),
+        database: Some(dir.path().join("streamgate.db")),
+        cursor_keys: vec![[7; 32]],
+        ..settings()
+    };
+    let a = service_with(settings.clone()).await;
+    let b = service_with(settings).await;
+    (a, b, dir)
+}
+
+#[tokio::test]
+async fn each_level_is_asked_for_what_the_one_before_missed() {
+    let Some(redis) = redis().await else { return };
+    let (a, b, _dir) = pair(&redis).await;
+    for n in 0..20 {
+        assert_eq!(a.get(&detail(n)).await.status, StatusCode::OK);
+        a.get(&detail(n)).await;
+    }
+    stored(&a, 20.0).await;
+    for n in 0..30 {
+        b.get(&detail(n)).await;
+    }
+    for (service, l1_hits, l2_hits, loads) in [(&a, 20.0, 0.0, 20.0), (&b, 0.0, 20.0, 10.0)] {
+        let of = async |level: &str, result: &str| lookups(service, level, result).await;
+        let loaded = service
+            .metric("cache_loads_total", &["cache_name=\"content\""])
+            .await;
+        let l2_misses = of("l2", "miss").await + of("l2", "error").await;
+        let l1_misses = of("l1", "miss").await + of("l1", "error").await;
+        let l2_lookups = l2_misses + of("l2", "hit").await;
+        assert!((of("l1", "hit").await - l1_hits).abs() < 0.5);
+        assert!((of("l2", "hit").await - l2_hits).abs() < 0.5);
+        assert!((loaded - loads).abs() < 0.5, "{loaded}");
+        assert!((l2_lookups - l1_misses).abs() < 0.5);
+        assert!((loaded - l2_misses).abs() < 0.5);
+    }
+}
+
+#[tokio::test]
+async fn a_service_without_redis_has_no_second_level() {
+    let service = service_with(settings()).await;
+    service.get(&detail(0)).await;
+    assert!(!service.metrics().await.contains("cache_level=\"l2\""));
+}
+
+#[tokio::test]
+async fn a_write_on_one_instance_is_seen_on_the_other() {
+    let Some(redis) = redis().await else { return };
+    let (a, b, _dir) = pair(&redis).await;
+    for service in [&a, &b] {
+        title(service, 3).await;
+    }
+    for turn in 0..5 {
+        let new = format!("title {turn}");
+        assert_eq!(retitle(&a, 3, &new).await.status, StatusCode::OK);
+        assert_eq!(title(&a, 3).await, new, "the writer reads his own write");
+        eventually("the other instance shows it", async || {
+            title(&b, 3).await == new
+        })
+        .await;
+    }
+    let heard = b
+        .metric(
+            "cache_invalidation_lag_seconds_count",
+            &["cache_name=\"content\""],
+        )
+        .await;
+    assert!(heard > 4.5, "{heard}");
+    let own = a.metric("cache_invalidation_lag_seconds_count", &[]).await;
+    assert!(own < 0.5, "nobody hears himself");
+}
+
+#[tokio::test]
+async fn a_lost_message_flushes_the_cache() {
+    let Some(redis) = redis().await else { return };
+    let (a, b, _dir) = pair(&redis).await;
+    title(&b, 3).await;
+    let hits = lookups(&b, "l1", "hit").await;
+    title(&b, 3).await;
+    assert!(lookups(&b, "l1", "hit").await - hits > 0.5);
+    // The number of a message that nobody gets.
+    let mut lost = redis::cmd("INCR");
+    lost.arg("streamgate:1:bus:n");
+    lost.query_async::<()>(&mut raw(&redis).await)
+        .await
+        .unwrap();
+    assert_eq!(retitle(&a, 9, "other").await.status, StatusCode::OK);
+    eventually("the gap is noticed", async || {
+        let reason = ["reason=\"gap\"", "cache_name=\"content\""];
+        b.metric("cache_flushes_total", &reason).await > 0.5
+    })
+    .await;
+    let hits = lookups(&b, "l1", "hit").await;
+    title(&b, 3).await;
+    assert!((lookups(&b, "l1", "hit").await - hits).abs() < 0.5);
+}
+
+/// Reads go on with 200, and are counted as errors of the level.
+async fn answers_without_l2(service: &Service, from: u64) {
+    let errors = lookups(service, "l2", "error").await;
+    for n in from..from + 12 {
+        assert_eq!(service.get(&detail(n)).await.status, StatusCode::OK);
+    }
+    assert!((lookups(service, "l2", "error").await - errors - 12.0).abs() < 0.5);
+}
+
+#[tokio::test]
+async fn a_stopped_redis_costs_nobody_an_answer() {
+    let Some(redis) = redis().await else { return };
+    let service = with(&redis).await;
+    service.get(&detail(0)).await;
+    stored(&service, 1.0).await;
+    signal(redis.id().unwrap(), Signal::STOP).unwrap();
+    answers_without_l2(&service, 1).await;
+    let more: Vec<String> = (20..40).map(detail).collect();
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    eventually("the breaker is open", async || {
+        // Until it is open they fail at once, and so within a second.
+        let answers = http2_get(service.running.public, &more).await;
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        service.metric("streamgate_l2_breaker_open", &[]).await > 0.5
+    })
+    .await;
+    signal(redis.id().unwrap(), Signal::CONT).unwrap();
+    let n = AtomicU64::new(50);
+    eventually("Redis is asked again", async || {
+        service
+            .get(&detail(n.fetch_add(1, Ordering::Relaxed) % 250))
+            .await;
+        service
+            .metric("streamgate_l2_stores_total", &["outcome=\"stored\""])
+            .await
+            > 1.5
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_killed_redis_is_used_again_when_it_is_back() {
+    let Some(mut redis) = redis().await else {
+        return;
+    };
+    let service = with(&redis).await;
+    service.get(&detail(0)).await;
+    stored(&service, 1.0).await;
+    redis.kill();
+    answers_without_l2(&service, 1).await;
+    redis.restart().await.unwrap();
+    let n = AtomicU64::new(50);
+    eventually("Redis is asked again", async || {
+        service
+            .get(&detail(n.fetch_add(1, Ordering::Relaxed) % 250))
+            .await;
+        !values(&redis).await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_redis_still_answers_reads() {
+    let Some(redis) = redis().await else { return };
+    let service = with(&redis).await;
+    set(&redis, "maxmemory-policy", "noeviction").await;
+    set(&redis, "maxmemory", "1").await;
+    for n in 0..10 {
+        assert_eq!(service.get(&detail(n)).await.status, StatusCode::OK);
+    }
+    assert!((lookups(&service, "l2", "miss").await - 10.0).abs() < 0.5);
+    assert!(values(&redis).await.is_empty());
+    eventually("the refusals are counted", async || {
+        let refused = ["outcome=\"refused\""];
+        service.metric("streamgate_l2_stores_total", &refused).await > 9.5
+    })
+    .await;
+    assert!(service.metric("streamgate_l2_breaker_open", &[]).await < 0.5);
+    // A write cannot be told, so what carries its tags is not asked for.
+    assert_eq!(retitle(&service, 3, "new").await.status, StatusCode::OK);
+    assert_eq!(title(&service, 3).await, "new");
+    assert!(lookups(&service, "l2", "error").await > 0.5);
+}
+
+#[tokio::test]
+async fn a_redis_that_only_reads_costs_nobody_an_answer() {
+    let Some(redis) = redis().await else { return };
+    let service = with(&redis).await;
+    // Of nobody who is there: a replica without a master.
+    let mut replica = redis::cmd("REPLICAOF");
+    replica.arg("127.0.0.1").arg(1);
+    replica
+        .query_async::<()>(&mut raw(&redis).await)
+        .await
+        .unwrap();
+    answers_without_l2(&service, 0).await;
+    assert_eq!(retitle(&service, 3, "new").await.status, StatusCode::OK);
+    assert_eq!(title(&service, 3).await, "new");
+    let mut master = redis::cmd("REPLICAOF");
+    master.arg("NO").arg("ONE");
+    master
+        .query_async::<()>(&mut raw(&redis).await)
+        .await
+        .unwrap();
+    let n = AtomicU64::new(50);
+    eventually("Redis is written again", async || {
+        service
+            .get(&detail(n.fetch_add(1, Ordering::Relaxed) % 250))
+            .await;
+        !values(&redis).await.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_damaged_value_is_an_error_and_taken_out() {
+    let Some(redis) = redis().await else { return };
+    let (a, b, _dir) = pair(&redis).await;
+    let expected = title(&a, 3).await;
+    stored(&a, 1.0).await;
+    let found = values(&redis).await;
+    let mut damage = redis::cmd("SETRANGE");
+    damage.arg(&found[0]).arg(40).arg("damage");
+    damage
+        .query_async::<()>(&mut raw(&redis).await)
+        .await
+        .unwrap();
+    assert_eq!(title(&b, 3).await, expected);
+    assert!((lookups(&b, "l2", "error").await - 1.0).abs() < 0.5);
+    assert!(keys(&redis, &found[0]).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_write_while_redis_is_away_is_not_undone_when_it_is_back() {
+    let Some(redis) = redis().await else { return };
+    let (a, b, _dir) = pair(&redis).await;
+    title(&a, 3).await;
+    stored(&a, 1.0).await;
+    signal(redis.id().unwrap(), Signal::STOP).unwrap();
+    assert_eq!(retitle(&a, 3, "new").await.status, StatusCode::OK);
+    assert_eq!(title(&a, 3).await, "new");
+    signal(redis.id().unwrap(), Signal::CONT).unwrap();
+    // The old value lies in Redis still, and its epoch is the old one until the write is told.
+    assert_eq!(title(&a, 3).await, "new");
+    eventually("the other instance shows it", async || {
+        title(&b, 3).await == "new"
+    })
+    .await;
+    assert_eq!(title(&a, 3).await, "new");
+}
+
+#[tokio::test]
+async fn one_instance_loads_while_another_waits() {
+    let Some(redis) = redis().await else { return };
+    let (a, _b, dir) = pair(&redis).await;
+    // Another instance has the lock and never stores: this one waits once and loads anyway.
+    title(&a, 3).await;
+    stored(&a, 1.0).await;
+    let value = values(&redis).await.remove(0);
+    let lock = value.replacen(":content:", ":lock:content:", 1);
+    assert!(
+        keys(&redis, &lock).await.is_empty(),
+        "given back after the store"
+    );
+    let mut take = redis::pipe();
+    take.cmd("DEL").arg(&value).ignore();
+    take.cmd("SET")
+        .arg(&lock)
+        .arg("another")
+        .arg("PX")
+        .arg(60_000)
+        .ignore();
+    take.query_async::<()>(&mut raw(&redis).await)
+        .await
+        .unwrap();
+    let fresh = service_with(Settings {
+        redis: Some(redis.url()),
+        database: Some(dir.path().join("streamgate.db")),
+        cursor_keys: vec![[7; 32]],
+        ..settings()
+    })
+    .await;
+    let started = std::time::Instant::now();
+    title(&fresh, 3).await;
+    assert!(started.elapsed() >= Duration::from_millis(50));
+    assert!((lookups(&fresh, "l2", "miss").await - 1.0).abs() < 0.5);
+}
