@@ -10,9 +10,7 @@ use streamgate::servers::child::signal;
 use streamgate::servers::redis::{Installation, Redis};
 use streamgate::settings::Settings;
 
-use crate::support::{
-    Answer, Service, content, eventually, http2_get, service_with, settings, sum_on,
-};
+use crate::support::{Answer, Service, content, eventually, http2_get, service_with, settings};
 
 /// A server, or `None` with a line that a full check takes as a failure.
 async fn redis() -> Option<Redis> {
