@@ -103,7 +103,11 @@ impl Service {
 
 /// The sum of a family's series on an agent's page whose labels contain all of `labels`.
 pub(crate) async fn series_sum(agent: &AgentHandle, name: &str, labels: &[&str]) -> f64 {
-    let page = metrics(agent).await;
+    sum_on(&metrics(agent).await, name, labels)
+}
+
+/// The same on a page.
+pub(crate) fn sum_on(page: &str, name: &str, labels: &[&str]) -> f64 {
     let lines = page.lines().filter(|line| {
         let rest = line.strip_prefix(name);
         rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
@@ -114,19 +118,21 @@ pub(crate) async fn series_sum(agent: &AgentHandle, name: &str, labels: &[&str])
         .sum()
 }
 
+/// The agent answers 20 pages a second; more wait.
 async fn metrics(agent: &AgentHandle) -> String {
     let agent = agent.address().unwrap();
     let host = agent.to_string();
-    let page = exchange(
-        agent,
-        Method::GET,
-        "/metrics",
-        &[("host", &host)],
-        Bytes::new(),
-    )
-    .await;
-    assert_eq!(page.status, 200, "{}", page.text());
-    page.text().to_owned()
+    let headers = [("host", &*host)];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let page = exchange(agent, Method::GET, "/metrics", &headers, Bytes::new()).await;
+        if page.status == 200 {
+            return page.text().to_owned();
+        }
+        assert_eq!(page.status, 429, "{}", page.text());
+        assert!(Instant::now() < deadline, "never: a page");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 impl Answer {
