@@ -4,13 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 use streamgate::servers::child::signal;
 use streamgate::servers::redis::{Installation, Redis};
 use streamgate::settings::Settings;
 
-use crate::support::{Answer, Service, content, eventually, http2_get, service_with, settings};
+use crate::support::{
+    Answer, Service, content, eventually, http2_get, service_with, settings, sum_on,
+};
 
 /// A server, or `None` with a line that a full check takes as a failure.
 async fn redis() -> Option<Redis> {
@@ -132,6 +137,102 @@ async fn each_level_is_asked_for_what_the_one_before_missed() {
         assert!((l2_lookups - l1_misses).abs() < 0.5);
         assert!((loaded - l2_misses).abs() < 0.5);
     }
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+enum Deed {
+    /// So many readers of one content at once.
+    Read {
+        second: bool,
+        index: u64,
+        readers: usize,
+    },
+    Write {
+        second: bool,
+        index: u64,
+    },
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let read =
+        (any::<bool>(), 0..12_u64, 1..8_usize).prop_map(|(second, index, readers)| Deed::Read {
+            second,
+            index,
+            readers,
+        });
+    let write =
+        (any::<bool>(), 0..12_u64).prop_map(|(second, index)| Deed::Write { second, index });
+    vec(prop_oneof![5 => read, 1 => write], 1..12)
+}
+
+/// The laws hold over all that happened so far, so one pair of instances serves all cases.
+#[test]
+fn lookups_and_loads_are_conserved_whatever_clients_do() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let Some(redis) = runtime.block_on(redis()) else {
+        return;
+    };
+    let (a, b, _dir) = runtime.block_on(pair(&redis));
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 24,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let outcome = runner.run(&deeds(), |deeds| {
+        runtime.block_on(async {
+            for deed in &deeds {
+                match *deed {
+                    Deed::Read {
+                        second,
+                        index,
+                        readers,
+                    } => {
+                        let service = if second { &b } else { &a };
+                        let path = detail(index);
+                        let paths = vec![path.as_str(); readers];
+                        let answers = http2_get(service.running.public, &paths).await;
+                        prop_assert!(answers.iter().all(|answer| answer.status == 200));
+                    }
+                    Deed::Write { second, index } => {
+                        let service = if second { &b } else { &a };
+                        // One whose tag is from before the other's write is refused: 412.
+                        let status = retitle(service, index, "another").await.status;
+                        prop_assert!(matches!(status.as_u16(), 200 | 412), "{status}");
+                    }
+                }
+            }
+            for service in [&a, &b] {
+                let page = service.metrics().await;
+                let of = |family: &str, labels: &[&str]| {
+                    let labels = [&["cache_name=\"content\""], labels].concat();
+                    sum_on(&page, family, &labels)
+                };
+                let missed = |level: &str| {
+                    let results = ["cache_result=\"miss\"", "cache_result=\"error\""];
+                    let seen = results.map(|result| of("cache_requests_total", &[level, result]));
+                    seen.iter().sum::<f64>()
+                };
+                let (l1, l2) = (missed("cache_level=\"l1\""), missed("cache_level=\"l2\""));
+                let hit = ["cache_level=\"l2\"", "cache_result=\"hit\""];
+                let hits = of("cache_requests_total", &hit);
+                let coalesced = of("cache_coalesced_requests_total", &[]);
+                let loads = of("cache_loads_total", &[]);
+                let balance = (l2 + hits) - (l1 - coalesced);
+                prop_assert!(balance.abs() < 0.5, "{l2} + {hits} = {l1} - {coalesced}");
+                prop_assert!((loads - l2).abs() < 0.5, "{loads} = {l2}");
+            }
+            Ok(())
+        })
+    });
+    if let Err(broken) = outcome {
+        panic!("{broken}");
+    }
+    let hits = runtime.block_on(lookups(&b, "l2", "hit"));
+    assert!(hits > 0.5, "the cases reach L2");
 }
 
 #[tokio::test]
