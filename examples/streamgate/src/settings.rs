@@ -39,6 +39,9 @@ pub struct Settings {
     pub query_deadline: Duration,
     /// Time between "not ready" and the end of accepting, so that balancers look elsewhere first.
     pub stop_notice: Duration,
+    /// Whether the agent looks: without it no request is measured, nothing is sampled and nothing listens
+    /// at `agent`, so that what the agent costs can be measured.
+    pub observed: bool,
     /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
     pub control: bool,
 }
@@ -59,6 +62,7 @@ impl Default for Settings {
             request_deadline: Duration::from_secs(5),
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
+            observed: true,
             control: false,
         }
     }
@@ -94,6 +98,9 @@ pub struct Args {
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
     stop_notice: u64,
+    /// Measure no request, sample nothing and show nothing: what the service does without the agent.
+    #[arg(long, conflicts_with_all = ["agent", "control"])]
+    unobserved: bool,
     /// Let the agent's endpoints change the allocator's tuning and purge it.
     #[arg(long)]
     control: bool,
@@ -127,6 +134,7 @@ impl Args {
             cache_bytes: self.cache_mib.map(|mib| mib << 20),
             cursor_keys,
             stop_notice: Duration::from_secs(self.stop_notice),
+            observed: !self.unobserved,
             control: self.control,
             ..Settings::default()
         })

@@ -3,19 +3,15 @@
 //! Metrics: `streamgate_connections_refused_total`, `streamgate_accept_failures_total`. Breaking test:
 //! `a_connection_over_the_cap_is_closed`.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::Service;
 
 use super::connection;
+use super::stack::Serves;
 use super::stop::told;
 use crate::observe::Observe;
 
@@ -27,21 +23,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts until told to stop; gives the connections that are still open.
-pub(super) async fn accept<S, R>(
+pub(super) async fn accept(
     listener: TcpListener,
-    service: S,
+    service: impl Serves,
     observe: Observe,
     connections: usize,
     mut stop: watch::Receiver<bool>,
-) -> JoinSet<()>
-where
-    S: Service<Request<Incoming>, Response = Response<R>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-    R: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
+) -> JoinSet<()> {
     let free = Arc::new(Semaphore::new(connections));
     let mut open = JoinSet::new();
     let mut pause = PAUSE;

@@ -69,12 +69,15 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     })?;
     let agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
-        .listen(settings.agent)
         // Made to be looked at: profiles one after the other are its use.
         .profile_raises(60)
-        .control(settings.control)
-        .start()
-        .map_err(Fatal::Agent)?;
+        .control(settings.control);
+    let agent = if settings.observed {
+        agent.listen(settings.agent)
+    } else {
+        agent.no_listener().profiling(false).heap_sampling(0)
+    };
+    let agent = agent.start().map_err(Fatal::Agent)?;
     agent.ready(false);
     let observe = Observe::new(agent.clone()).map_err(Fatal::Agent)?;
 
@@ -99,17 +102,26 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     let app = App::new(observe, db, cache_bytes, &settings.cursor_keys).map_err(Fatal::Agent)?;
     let app = Arc::new(app);
     let (stop, stopped) = watch::channel(false);
-    let service = stack::stack(&app, &settings);
-    let acceptor = accept::accept(
-        listener,
-        service,
-        app.observe.clone(),
-        settings.connections,
-        stopped,
-    );
+    let acceptor = if settings.observed {
+        tokio::spawn(accept::accept(
+            listener,
+            stack::stack(&app, &settings),
+            app.observe.clone(),
+            settings.connections,
+            stopped,
+        ))
+    } else {
+        tokio::spawn(accept::accept(
+            listener,
+            stack::unobserved(&app, &settings),
+            app.observe.clone(),
+            settings.connections,
+            stopped,
+        ))
+    };
     let tasks = stop::Tasks {
         stop,
-        acceptor: tokio::spawn(acceptor),
+        acceptor,
         backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
     };
     agent.ready(true);

@@ -23,20 +23,46 @@ use crate::settings::Settings;
 /// default is 32 bytes.
 const SMALLEST: u64 = 1_024;
 
-/// The whole service of one request.
-pub(super) fn stack(
-    app: &Arc<App>,
-    settings: &Settings,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<
-        impl Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    >,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Clone
-+ Send
-+ 'static {
+/// What answers a connection's requests.
+pub(super) trait Serves:
+    Service<
+        Request<Incoming>,
+        Response = Response<Self::Sent>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+    /// The body of its answers.
+    type Sent: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
+}
+
+impl<S, R> Serves for S
+where
+    S: Service<
+            Request<Incoming>,
+            Response = Response<R>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static,
+    R: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    type Sent = R;
+}
+
+/// The whole service of one request, under the agent's eyes.
+pub(super) fn stack(app: &Arc<App>, settings: &Settings) -> impl Serves {
+    let observed = app.observe.agent.http_layer();
+    observed.layer(unobserved(app, settings))
+}
+
+/// The same without the agent's layer: what a request costs without it is measured against this.
+pub(super) fn unobserved(app: &Arc<App>, settings: &Settings) -> impl Serves {
     let origin = Origin::new(
         warp::service(routes(app)),
         settings.in_flight,
@@ -49,8 +75,5 @@ pub(super) fn stack(
         .quality(CompressionLevel::Fastest)
         .compress_when(SizeAbove::new(SMALLEST).and(NotForContentType::SSE))
         .layer(origin);
-    app.observe
-        .agent
-        .http_layer()
-        .layer(Front::new(compressed, &app.observe))
+    Front::new(compressed, &app.observe)
 }
