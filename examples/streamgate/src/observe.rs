@@ -16,6 +16,10 @@ static RESPONSE_BYTES: Metric = Metric::counter(
 )
 .labels(&["stage"])
 .unit(Unit::Bytes);
+static COMPRESSIONS_SAVED: Metric = Metric::counter(
+    "streamgate_compressions_saved_total",
+    "Answers that left in an encoding kept from an earlier one.",
+);
 static PROCESSING: Metric = Metric::gauge(
     "streamgate_content_processing",
     "Contents whose processing is not done.",
@@ -50,6 +54,7 @@ pub(crate) struct Observe {
     pub(crate) batch_rows: Histogram,
     pub(crate) bytes_raw: Counter,
     pub(crate) bytes_sent: Counter,
+    pub(crate) compressions_saved: Counter,
     pub(crate) processing: Gauge,
     pub(crate) pending: Gauge,
     pub(crate) oldest: Gauge,
@@ -72,6 +77,7 @@ impl Observe {
             batch_rows: agent.histogram(&BATCH_ROWS, &[])?,
             bytes_raw: agent.counter(&RESPONSE_BYTES, &["raw"])?,
             bytes_sent: agent.counter(&RESPONSE_BYTES, &["sent"])?,
+            compressions_saved: agent.counter(&COMPRESSIONS_SAVED, &[])?,
             processing: agent.gauge(&PROCESSING, &[])?,
             pending: agent.gauge(&PENDING, &[])?,
             oldest: agent.gauge(&OLDEST, &[])?,

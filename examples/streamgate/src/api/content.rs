@@ -1,6 +1,6 @@
 //! `GET /v1/content`, `GET /v1/content/{id}` and the methods of both paths.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
@@ -17,6 +17,7 @@ use super::cursor::ListId;
 use super::etag::BaseTag;
 use super::fields::{FieldSet, Selectable as _, Selected};
 use super::input::{STATUSES, one_of};
+use super::kept::Kept;
 use super::list::{List, list};
 use super::page::by_id;
 use super::state::{App, ContentView};
@@ -147,12 +148,14 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
                     Ok(found.map(|(content, nfts)| ContentView {
                         content,
                         nfts: Some(nfts),
+                        whole: OnceLock::new(),
                     }))
                 } else {
                     let found = app.db.content(id).await?;
                     Ok(found.map(|content| ContentView {
                         content,
                         nfts: None,
+                        whole: OnceLock::new(),
                     }))
                 }
             }
@@ -162,7 +165,19 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
     let view = found
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    represent(StatusCode::OK, &view.content, view.nfts.as_deref(), fields)
+    let answer = |shown: &Represented| shown.answer(StatusCode::OK, view.content.is_gated());
+    if fields != FieldSet::ALL {
+        let shown = Represented::of(&view.content, view.nfts.as_deref(), fields)?;
+        return Ok(answer(&shown));
+    }
+    let shown = match view.whole.get() {
+        Some(whole) => whole,
+        None => {
+            let whole = Represented::of(&view.content, view.nfts.as_deref(), fields)?;
+            view.whole.get_or_init(|| whole)
+        }
+    };
+    Ok(reply::kept(answer(shown), &shown.kept))
 }
 
 /// A content as JSON with its tag.
@@ -172,17 +187,40 @@ pub(super) fn represent(
     nfts: Option<&[Nft]>,
     fields: FieldSet,
 ) -> Result<Response, Problem> {
-    let json = serde_json::to_vec(&Expanded {
-        content,
-        nfts,
-        fields,
-    });
-    let json = Bytes::from(json.map_err(|error| Problem::Internal(Arc::new(error)))?);
-    let tag = match nfts {
-        Some(_) => BaseTag::of_body(content.version, fields, &json),
-        None => BaseTag::of_row(content.version, fields),
-    };
-    Ok(reply::tagged(status, json, content.is_gated(), &tag))
+    let shown = Represented::of(content, nfts, fields)?;
+    Ok(shown.answer(status, content.is_gated()))
+}
+
+/// A content as it is sent.
+#[derive(Debug)]
+pub(super) struct Represented {
+    json: Bytes,
+    tag: BaseTag,
+    kept: Arc<Kept>,
+}
+
+impl Represented {
+    fn of(content: &Content, nfts: Option<&[Nft]>, fields: FieldSet) -> Result<Self, Problem> {
+        let json = serde_json::to_vec(&Expanded {
+            content,
+            nfts,
+            fields,
+        });
+        let json = Bytes::from(json.map_err(|error| Problem::Internal(Arc::new(error)))?);
+        let tag = match nfts {
+            Some(_) => BaseTag::of_body(content.version, fields, &json),
+            None => BaseTag::of_row(content.version, fields),
+        };
+        Ok(Self {
+            json,
+            tag,
+            kept: Arc::default(),
+        })
+    }
+
+    fn answer(&self, status: StatusCode, gated: bool) -> Response {
+        reply::tagged(status, self.json.clone(), gated, &self.tag)
+    }
 }
 
 /// Parses an id before anything is looked up.

@@ -69,7 +69,11 @@ pub(super) async fn list<L: List>(app: &Arc<App>, mut query: Query) -> Result<Re
                 let rows = filter.rows(&app.db, ask.after, ask.rows_to_read()).await?;
                 let gated = rows.iter().any(L::is_gated);
                 let json = ask.json(&rows, &app.signer, L::position)?;
-                Ok(Some(PageView { json, gated }))
+                Ok(Some(PageView {
+                    json,
+                    gated,
+                    kept: Arc::default(),
+                }))
             }
         }
     };
@@ -77,5 +81,6 @@ pub(super) async fn list<L: List>(app: &Arc<App>, mut query: Query) -> Result<Re
     let page = page
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    Ok(reply::json(StatusCode::OK, page.json.clone(), page.gated))
+    let answer = reply::json(StatusCode::OK, page.json.clone(), page.gated);
+    Ok(reply::kept(answer, &page.kept))
 }

@@ -16,6 +16,7 @@ mod cursor;
 pub(crate) mod etag;
 mod fields;
 mod input;
+mod kept;
 mod list;
 mod nft;
 mod page;
@@ -32,6 +33,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
+pub(crate) use kept::{Encoded, Kept};
 pub(crate) use state::App;
 
 use crate::problem::Problem;

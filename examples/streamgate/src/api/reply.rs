@@ -1,11 +1,14 @@
 //! Successful answers: JSON with the headers that caches read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use super::etag::BaseTag;
+use super::kept::Kept;
 
 /// For everybody: a browser keeps it a minute, a shared cache an hour, and may serve it stale while
 /// it asks again or while the service is down.
@@ -33,5 +36,11 @@ pub(super) fn tagged(status: StatusCode, body: Bytes, gated: bool, tag: &BaseTag
     if let Ok(tag) = HeaderValue::try_from(tag.to_string()) {
         response.headers_mut().insert(ETAG, tag);
     }
+    response
+}
+
+/// The same answer, whose encodings are kept here.
+pub(super) fn kept(mut response: Response, kept: &Arc<Kept>) -> Response {
+    response.extensions_mut().insert(Arc::clone(kept));
     response
 }

@@ -1,13 +1,15 @@
 //! What handlers share: the database, the caches, the cursor keys.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason};
 use uuid::Uuid;
 
+use super::content::Represented;
 use super::cursor::Signer;
+use super::kept::Kept;
 use crate::cache::{CacheKey, Cached, Epochs, L1, Resource, Tag, Variant};
 use crate::db::Database;
 use crate::db::content::Content;
@@ -35,6 +37,8 @@ pub(super) struct ContentView {
     pub(super) content: Content,
     /// `None` where the key asks for the row alone.
     pub(super) nfts: Option<Vec<Nft>>,
+    /// All fields as JSON, made when the first client asks for them.
+    pub(super) whole: OnceLock<Represented>,
 }
 
 /// A page as the cache keeps it: the finished JSON.
@@ -43,6 +47,7 @@ pub(super) struct PageView {
     pub(super) json: Bytes,
     /// One gated row makes the page gated.
     pub(super) gated: bool,
+    pub(super) kept: Arc<Kept>,
 }
 
 impl App {
@@ -124,7 +129,9 @@ fn count(n: usize) -> u64 {
 impl Cached for ContentView {
     fn bytes(&self) -> usize {
         let nfts = self.nfts.as_deref().unwrap_or_default();
-        size_of::<Self>() + self.content.heap_bytes() + nfts.iter().map(Nft::bytes).sum::<usize>()
+        let rows = self.content.heap_bytes() + nfts.iter().map(Nft::bytes).sum::<usize>();
+        // The JSON of a row is about as long as the row.
+        size_of::<Self>() + 2 * rows + Kept::weight(rows)
     }
 
     fn class(&self) -> CacheClass {
@@ -134,7 +141,7 @@ impl Cached for ContentView {
 
 impl Cached for PageView {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.json.len()
+        size_of::<Self>() + self.json.len() + Kept::weight(self.json.len())
     }
 
     fn class(&self) -> CacheClass {

@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::counted::Counted;
 use super::origin::Original;
+use super::reuse::Keep;
 use crate::api::etag::{IfNoneMatch, with_encoding};
 use crate::observe::Observe;
 
@@ -79,8 +80,10 @@ where
             if is_head {
                 return Ok(without_body(response));
             }
+            let keep = response.extensions_mut().remove::<Keep>();
+            let keep = keep.zip(response.headers().get(CONTENT_ENCODING).cloned());
             raw.add(original.map_or(0, |original| original.bytes));
-            Ok(response.map(|body| Either::Left(Counted::new(body, sent))))
+            Ok(response.map(|body| Either::Left(Counted::new(body, sent, keep))))
         })
     }
 }

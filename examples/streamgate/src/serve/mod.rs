@@ -13,6 +13,7 @@ mod counted;
 mod front;
 mod head_clock;
 mod origin;
+mod reuse;
 mod stack;
 mod stop;
 mod throw_away;

@@ -16,6 +16,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate as _, Size
 
 use super::front::Front;
 use super::origin::Origin;
+use super::reuse::Reuse;
 use crate::api::{App, routes};
 use crate::settings::Settings;
 
@@ -71,9 +72,10 @@ pub(super) fn unobserved(app: &Arc<App>, settings: &Settings) -> impl Serves {
     );
     // gzip, brotli and zstd as the client ranks them, by Accept-Encoding with its weights. Not
     // `warp::compression`: it ignores the header and sets no Vary.
+    let reused = Reuse::new(origin, app.observe.compressions_saved.clone());
     let compressed = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
         .compress_when(SizeAbove::new(SMALLEST).and(NotForContentType::SSE))
-        .layer(origin);
+        .layer(reused);
     Front::new(compressed, &app.observe)
 }
