@@ -85,7 +85,7 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         spans: delivery.producer(PushSignal::Spans),
         logs: delivery.producer(PushSignal::Logs),
     };
-    traces::start(shared, otlp, resource.clone(), outbox).inspect_err(stop)?;
+    traces::start(shared, otlp, &resource, outbox).inspect_err(stop)?;
     let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
         return Ok(pushing);
     };

@@ -15,6 +15,7 @@ use tracing_core::dispatcher::with_default;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::{FAILED_OR_SLOW, Host, LABELS, root, said};
+use crate::export::otlp::exporter::Exporter;
 use crate::export::otlp::logs::LogEncoder;
 use crate::instrument::host_spans::layer;
 use crate::instrument::query::Query;
@@ -39,7 +40,8 @@ fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
 /// The records of one message for all that was said, and the spans.
 fn logs(host: &Host) -> Vec<LogRecord> {
     let resource = Resource::default();
-    let mut encoder = LogEncoder::new(&resource);
+    let exporter = Exporter::of_logs(&host.store, &resource).unwrap();
+    let mut encoder = LogEncoder::new(&exporter);
     host.store.traces.drain(|_, kept| {
         assert!(kept.logs.iter().all(|record| encoder.add(record).is_none()));
     });
