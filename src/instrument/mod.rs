@@ -21,6 +21,10 @@ pub(crate) mod traces;
 mod entered;
 #[cfg(all(feature = "tracing", feature = "otlp"))]
 pub(crate) mod host_spans;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod known;
+#[cfg(feature = "opentelemetry")]
+pub(crate) mod meter;
 #[cfg(feature = "metrics")]
 pub(crate) mod recorder;
 #[cfg(feature = "tower")]
@@ -31,3 +35,5 @@ pub(crate) mod request_layer;
 pub(crate) mod request_route;
 #[cfg(feature = "tracing")]
 pub(crate) mod span;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod undeclared;
