@@ -18,11 +18,15 @@ pub(crate) mod scope;
 pub(crate) mod traces;
 
 #[cfg(feature = "tracing")]
+mod bounded_text;
+#[cfg(feature = "tracing")]
 mod entered;
 #[cfg(all(feature = "tracing", feature = "otlp"))]
 pub(crate) mod host_spans;
 #[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 mod known;
+#[cfg(feature = "tracing")]
+pub(crate) mod log_line;
 #[cfg(feature = "opentelemetry")]
 pub(crate) mod meter;
 #[cfg(feature = "metrics")]

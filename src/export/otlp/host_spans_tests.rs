@@ -149,6 +149,19 @@ fn events_go_with_their_request_but_warnings_and_those_outside_of_one_always() {
 }
 
 #[test]
+fn what_the_exporters_say_of_a_message_makes_no_message() {
+    let (host, dispatch) = host();
+    with_default(&dispatch, || {
+        tracing::warn!(target: "opentelemetry-otlp", "the last message was sent");
+        tracing::warn!("the host's");
+    });
+    assert_eq!(
+        logs(&host).iter().map(text).collect::<Vec<_>>(),
+        ["the host's"]
+    );
+}
+
+#[test]
 fn a_value_that_is_endless_or_cannot_be_shown_is_cut() {
     struct Endless;
     impl std::fmt::Debug for Endless {
