@@ -394,6 +394,23 @@ impl AgentHandle {
         crate::MetricsRecorder::new(&self.inner.shared.store)
     }
 
+    /// A meter provider that puts what libraries record through OpenTelemetry's API into the agent's core.
+    ///
+    /// ```
+    /// use opentelemetry::{KeyValue, global};
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().start()?;
+    /// global::set_meter_provider(agent.meter_provider());
+    /// let orders = global::meter("shop").u64_counter("shop.orders").build();
+    /// orders.add(1, &[KeyValue::new("kind", "gift")]);
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    #[cfg(feature = "opentelemetry")]
+    pub fn meter_provider(&self) -> crate::MeterProvider {
+        crate::MeterProvider::new(&self.inner.shared.store)
+    }
+
     /// Shows the families of a foreign registry on the agent's page.
     ///
     /// A family whose name the agent already uses is left out and counted in

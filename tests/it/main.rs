@@ -16,6 +16,8 @@ mod formats;
 mod http_descriptors;
 mod http_plane;
 mod layering;
+#[cfg(feature = "otlp")]
+mod meter;
 mod metrics_pages;
 #[cfg(feature = "otlp")]
 mod pushing;

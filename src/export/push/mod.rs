@@ -247,7 +247,8 @@ pub(crate) fn resource<'a>(
     let all: std::collections::BTreeMap<&str, &str> =
         all.filter(|(_, value)| !value.is_empty()).collect();
     // The conventions want a number here, and only here.
-    let number = |key: &str, value: &str| value.parse().ok().filter(|_| key == "process.pid");
+    let numbers = ["process.pid", "process.parent_pid"];
+    let number = |key: &str, value: &str| value.parse().ok().filter(|_| numbers.contains(&key));
     let all = all
         .into_iter()
         .map(|(key, value)| match number(key, value) {
