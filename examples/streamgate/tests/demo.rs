@@ -116,6 +116,34 @@ async fn a_taken_port_names_the_option_that_moves_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_lines_are_json_on_standard_output_where_that_is_asked_for() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let serve = async |log: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
+        command
+            .args(["serve", "--public", &address, "--agent", "127.0.0.1:0"])
+            .args(["--users", "1", "--contents", "0"])
+            .args(log)
+            .env_remove("RUST_LOG");
+        command.output().await.unwrap()
+    };
+    let output = serve(&["--log", "json"]).await;
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let last: Value = serde_json::from_str(stdout.lines().next_back().unwrap()).unwrap();
+    assert_eq!(last["level"], "ERROR");
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains(&address), "{message}");
+    let output = serve(&[]).await;
+    assert!(output.stdout.is_empty());
+    assert!(
+        stderr(&output).contains(" ERROR streamgate: "),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_demo_ends_its_load_and_the_next_one_removes_its_database() {
     let out = tempfile::tempdir().unwrap();
     let temporary = tempfile::tempdir().unwrap();

@@ -3,6 +3,8 @@
 //! The only connections that the agent opens itself. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
+#[cfg_attr(not(feature = "otlp-grpc"), path = "grpc_off.rs")]
+mod grpc;
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod otlp_profiles;
 pub(in crate::export) mod post;
