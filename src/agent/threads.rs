@@ -159,11 +159,11 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::sync::atomic::AtomicU32;
 
-    fn shared() -> Shared {
+    pub(in crate::agent) fn shared() -> Shared {
         let thresholds = crate::assess::thresholds::Thresholds::built_in().unwrap();
         Shared {
             store: Arc::new(crate::store::Store::new(100)),
