@@ -115,7 +115,7 @@ mod tests {
             fields: Vec::new(),
             context: None,
         });
-        shared.stop.ask();
+        shared.stop.ask(Duration::ZERO);
         assert_eq!(shared.stop.wait(Duration::from_secs(60)), [""; 0]);
         // Nobody sends here: what was handed over is lost, and counted.
         delivery.close(Duration::ZERO);
