@@ -146,15 +146,17 @@ impl Inner {
     }
 
     fn ask_to_stop(&self, drain: Duration) {
+        // A little earlier than the host stops waiting, or threads would be found still running.
+        let work = drain.mul_f64(0.9);
         self.shared.published.set_ready(false);
-        self.shared.stop.ask();
+        self.shared.stop.ask(work);
         self.shared.store.refresh.nudge();
         self.shared.store.cpu.nudge();
         self.shared.store.looks.nudge();
         self.shared.store.heap.wishes.nudge();
         // Who waits for seconds to pass gets those that have.
         self.shared.store.pauses.close(());
-        self.pushing.stop(drain);
+        self.pushing.stop(work);
         if let Some(serving) = &self.serving {
             serving.stop(drain);
         }

@@ -24,13 +24,12 @@ pub(super) struct Pushing {
 
 impl Pushing {
     /// Asks for what waits to be delivered within so long.
-    pub(super) fn stop(&self, drain: Duration) {
+    pub(super) fn stop(&self, within: Duration) {
         if let Some(store) = &self.store {
             store.traces.wake();
         }
         if let Some(delivery) = &self.delivery {
-            // A little earlier than the host stops waiting, or the thread would be found still running.
-            delivery.close(drain.mul_f64(0.9));
+            delivery.close(within);
         }
     }
 
@@ -89,7 +88,11 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
             inside.stop.pause(wait);
         }
         // What was counted since the last push.
-        metrics.push();
+        metrics.push(match inside.stop.left() {
+            // Nobody waits for it.
+            Duration::ZERO => Duration::MAX,
+            left => left,
+        });
     })
     .inspect_err(stop)?;
     Ok(pushing)
@@ -109,3 +112,7 @@ fn instance_id() -> String {
         low & 0xffff_ffff_ffff,
     )
 }
+
+#[cfg(test)]
+#[path = "pushing_tests.rs"]
+mod tests;

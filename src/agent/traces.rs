@@ -25,7 +25,7 @@ pub(super) struct Outbox {
     pub(super) logs: Option<Producer>,
 }
 
-/// Begins to trace requests, and starts the thread, if spans are wanted.
+/// Begins to trace requests if spans are wanted and to keep log records if those are, and starts the thread.
 ///
 /// # Errors
 /// The thread's error when the operating system gives none, or an exporter's.
@@ -35,15 +35,18 @@ pub(super) fn start(
     resource: &Resource,
     outbox: Outbox,
 ) -> Result<(), Error> {
-    let Some(sampling) = otlp.sampling.filter(|_| outbox.spans.is_some()) else {
-        return Ok(());
-    };
-    let sampling = Sampling {
-        slow: sampling.slow.or(shared.judge.latency_target()),
-        ..sampling
-    };
     let (store, has_logs) = (&shared.store, outbox.logs.is_some());
-    store.traces.start(sampling, has_logs, &store.metrics);
+    match otlp.sampling.filter(|_| outbox.spans.is_some()) {
+        Some(sampling) => {
+            let sampling = Sampling {
+                slow: sampling.slow.or(shared.judge.latency_target()),
+                ..sampling
+            };
+            store.traces.start(sampling, has_logs, &store.metrics);
+        }
+        None if has_logs => store.traces.keep_logs(&store.metrics),
+        None => return Ok(()),
+    }
     let inside = shared.clone();
     let spans = Exporter::of_spans(store, resource)?;
     let logs = Exporter::of_logs(store, resource)?;
@@ -78,5 +81,53 @@ impl Outbox {
         }
         send(&self.spans, spans.message());
         send(&self.logs, logs.message());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::agent::threads::tests::shared;
+    use crate::export::delivery::{Delivery, PushSignal};
+    use crate::export::flushed::Flushed;
+    use crate::store::traces::{LogRecord, Severity};
+
+    #[test]
+    fn log_records_are_pushed_where_spans_are_not_wanted() {
+        let shared = shared();
+        let otlp = Otlp {
+            spans: None,
+            sampling: None,
+            ..Otlp::to("http://127.0.0.1:9").unwrap()
+        };
+        let delivery = Delivery::new(&shared.store, &otlp);
+        let outbox = Outbox {
+            spans: delivery.producer(PushSignal::Spans),
+            logs: delivery.producer(PushSignal::Logs),
+        };
+        start(&shared, &otlp, Resource::default(), outbox).unwrap();
+        assert!(!shared.store.traces.is_on());
+        let logs = shared.store.traces.logs().expect("they are wanted");
+        logs.keep(LogRecord {
+            at: Instant::now(),
+            severity: Severity::Info,
+            target: "shop",
+            body: "order placed".to_owned(),
+            fields: Vec::new(),
+            context: None,
+        });
+        shared.stop.ask(Duration::ZERO);
+        assert_eq!(shared.stop.wait(Duration::from_secs(60)), [""; 0]);
+        // Nobody sends here: what was handed over is lost, and counted.
+        delivery.close(Duration::ZERO);
+        let handed_over = Flushed {
+            signal: "logs",
+            delivered: 0,
+            kept: 0,
+            lost: 1,
+        };
+        assert_eq!(delivery.flushed(), [handed_over]);
     }
 }

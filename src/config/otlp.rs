@@ -183,8 +183,7 @@ impl Otlp {
         };
         let off = is("OTEL_SDK_DISABLED", "true");
         let read = |names: &Names| {
-            let off = off || is(names.exporter, "none");
-            if off {
+            if off || !exports(&set, names.exporter)? {
                 Ok(None)
             } else {
                 Target::read(&set, names).map(Some)
@@ -406,6 +405,28 @@ fn word<T: Copy>(
     })
 }
 
+/// Whether a list of exporters names this one, as it does where it is not set. Those that the
+/// specification knows beside it are others' business: what they show is not pushed for that.
+fn exports(
+    set: &dyn Fn(&'static str) -> Option<String>,
+    name: &'static str,
+) -> Result<bool, Error> {
+    let Some(text) = set(name) else {
+        return Ok(true);
+    };
+    let mut pushed = false;
+    for word in text.split(',').map(str::trim) {
+        let is = |known: &&str| word.eq_ignore_ascii_case(known);
+        if is(&"otlp") {
+            pushed = true;
+        } else if !["none", "console", "prometheus", "zipkin"].iter().any(is) {
+            let range = "otlp|none|console|prometheus|zipkin, joined by commas";
+            return Err(Error::out_of_range(name, range, text));
+        }
+    }
+    Ok(pushed)
+}
+
 const PAIRS: &str = "key=value pairs, joined by commas, %-encoded";
 
 /// `key=value,key=value`, with `%2C` for what would end a value; `None` if it is anything else.
@@ -527,6 +548,11 @@ mod tests {
                 "an http:// or https:// address without a password",
             ),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip|none"),
+            (
+                "OTEL_TRACES_EXPORTER",
+                "otlp,jaeger",
+                "otlp|none|console|prometheus|zipkin, joined by commas",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_TIMEOUT",
                 "5s",
@@ -656,6 +682,14 @@ mod tests {
         let spans_only = spans_only.unwrap();
         assert!(spans_only.metrics.is_none() && spans_only.logs.is_none());
         assert!(spans_only.spans.is_some() && spans_only.profiles.is_some());
+        let logs_only = with(&[
+            ("OTEL_METRICS_EXPORTER", "prometheus"),
+            ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_LOGS_EXPORTER", "console, otlp"),
+        ]);
+        let logs_only = logs_only.unwrap();
+        assert!(logs_only.metrics.is_none() && logs_only.spans.is_none());
+        assert!(logs_only.logs.is_some() && logs_only.profiles.is_some());
         let otlp = with(&[
             ("OTEL_SERVICE_NAME", "shop"),
             (

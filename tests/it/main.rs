@@ -21,6 +21,8 @@ mod meter;
 mod metrics_pages;
 #[cfg(feature = "otlp")]
 mod pushing;
+#[cfg(feature = "otlp-profiles")]
+mod pushing_stop;
 #[cfg(feature = "otlp")]
 #[expect(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../../src/export/push/tests/receiver.rs"]

@@ -7,6 +7,7 @@ pub(crate) mod exponential;
 pub(crate) mod exporter;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+mod parts;
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod profiles;
 mod redact;

@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use streamgate_agent::{Agent, AgentHandle};
+use streamgate_agent::{Agent, AgentHandle, Otlp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -68,16 +68,24 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         address: settings.public,
         source,
     })?;
-    let agent = Agent::builder("streamgate")
+    let mut agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
         // Made to be looked at: profiles one after the other are its use.
         .profile_raises(60)
         .control(settings.control);
-    let agent = if settings.observed {
+    agent = if settings.observed {
         agent.listen(settings.agent)
     } else {
         agent.no_listener().profiling(false).heap_sampling(0)
     };
+    let collector = if settings.observed {
+        collector().map_err(Fatal::Agent)?
+    } else {
+        None
+    };
+    if let Some(collector) = collector {
+        agent = agent.otlp(collector);
+    }
     let agent = agent.start().map_err(Fatal::Agent)?;
     agent.ready(false);
     let observe = Observe::new(agent.clone()).map_err(Fatal::Agent)?;
@@ -155,6 +163,13 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
     let stopped = running.stop(stop::DEADLINE).await;
     tracing::warn!("stopped: {stopped}");
     Ok(())
+}
+
+/// The collector that the environment names; where it names none, nothing is traced or pushed.
+fn collector() -> Result<Option<Otlp>, streamgate_agent::Error> {
+    let named = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let named = named.filter(|endpoint| !endpoint.is_empty());
+    named.map(|_| Otlp::from_env()).transpose()
 }
 
 /// The database file: the given one, or one in a directory that goes with the process.
