@@ -107,7 +107,7 @@ mod tests {
             spans: delivery.producer(PushSignal::Spans),
             logs: delivery.producer(PushSignal::Logs),
         };
-        start(&shared, &otlp, Resource::default(), outbox).unwrap();
+        start(&shared, &otlp, &Resource::default(), outbox).unwrap();
         assert!(!shared.store.traces.is_on());
         let logs = shared.store.traces.logs().expect("they are wanted");
         logs.keep(LogRecord {

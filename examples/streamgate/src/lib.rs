@@ -9,6 +9,7 @@ pub mod demo;
 pub mod error;
 pub mod seed;
 pub mod serve;
+pub mod servers;
 pub mod settings;
 
 mod api;

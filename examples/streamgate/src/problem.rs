@@ -46,6 +46,8 @@ pub(crate) enum Problem {
     /// More requests than the service takes at once, or one that took too long.
     Overloaded,
     PoolTimeout,
+    /// The database is away for now; the cause is for the log.
+    Unavailable(Arc<dyn Error + Send + Sync>),
     /// Our fault; the cause is for the log.
     Internal(Arc<dyn Error + Send + Sync>),
 }
@@ -94,7 +96,9 @@ impl Problem {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BatchInvalid(_) | Self::KeyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::PoolTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -122,6 +126,7 @@ impl Problem {
             ),
             Self::Overloaded => ("overloaded", "The service is overloaded"),
             Self::PoolTimeout => ("pool-timeout", "The database is overloaded"),
+            Self::Unavailable(_) => ("unavailable", "The database is away for now"),
             Self::Internal(_) => ("internal", "Something failed on our side"),
         }
     }
@@ -151,7 +156,9 @@ impl Problem {
                 format!("nothing was written; {} errors follow", rows.len())
             }
             Self::KeyMismatch => "send another Idempotency-Key for another body".to_owned(),
-            Self::Overloaded | Self::PoolTimeout => "try again after the stated time".to_owned(),
+            Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
+                "try again after the stated time".to_owned()
+            }
             Self::Internal(_) => "the cause is in the log under this trace_id".to_owned(),
         }
     }
@@ -163,6 +170,7 @@ impl From<DbError> for Problem {
             DbError::PoolTimeout => Self::PoolTimeout,
             DbError::QueryTimeout { .. } => Self::Overloaded,
             DbError::Exists => Self::Exists,
+            DbError::Unavailable { .. } => Self::Unavailable(Arc::new(error)),
             DbError::Dangling | DbError::Failed { .. } => Self::Internal(Arc::new(error)),
         }
     }
@@ -186,6 +194,13 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
     let trace_id = request_headers.trace_id();
     if let Problem::Internal(cause) = &problem {
         tracing::error!(trace_id, cause = chain(cause.as_ref()), "a request failed");
+    }
+    if let Problem::Unavailable(cause) = &problem {
+        tracing::warn!(
+            trace_id,
+            cause = chain(cause.as_ref()),
+            "the database is away"
+        );
     }
     let (slug, title) = problem.slug_and_title();
     let body = Body {
@@ -212,7 +227,7 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
         Problem::MethodNotAllowed(allow) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        Problem::Overloaded | Problem::PoolTimeout => {
+        Problem::Overloaded | Problem::PoolTimeout | Problem::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

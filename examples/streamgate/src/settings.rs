@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::error::Fatal;
 
+pub use crate::db::place::Place;
+
 /// Bytes of a key that signs cursors: as many as the hash gives, RFC 2104 section 3.
 pub const CURSOR_KEY_BYTES: usize = 32;
 
@@ -16,8 +18,12 @@ pub struct Settings {
     pub public: SocketAddr,
     /// Address of the agent's endpoints; port 0 takes a free one.
     pub agent: SocketAddr,
-    /// SQLite file; `None` makes one in a temporary directory that is removed at the end.
-    pub database: Option<PathBuf>,
+    /// SQLite file or PostgreSQL; `None` makes a file in a temporary directory that is removed at the end.
+    pub database: Option<Place>,
+    /// PostgreSQL connections at most, 1..=1 000; the server's own limit may leave fewer.
+    pub pool_max: u32,
+    /// Services that share the server and its connections, 1..=100.
+    pub instances: u32,
     /// Users of the demo data, 1..=1 000 000. An already seeded database is left as it is.
     pub users: u32,
     /// Rows each of content, NFT and transaction, 0..=10 000 000.
@@ -52,6 +58,8 @@ impl Default for Settings {
             public: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent: SocketAddr::from(([127, 0, 0, 1], 6060)),
             database: None,
+            pool_max: 100,
+            instances: 1,
             users: 5_000,
             contents: 100_000,
             seed: 1,
@@ -77,9 +85,15 @@ pub struct Args {
     /// Address of the agent's endpoints.
     #[arg(long, default_value = "127.0.0.1:6060")]
     agent: SocketAddr,
-    /// SQLite file; without it a throw-away one.
-    #[arg(long)]
-    database: Option<PathBuf>,
+    /// SQLite file or postgres://user:password@host/database; without it a throw-away file.
+    #[arg(long, value_name = "FILE|URL")]
+    database: Option<Place>,
+    /// PostgreSQL connections at most; the server's own limit may leave fewer.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pool_max: u32,
+    /// Services that share the PostgreSQL server and its connections.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    instances: u32,
     /// Users of the demo data.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     users: u32,
@@ -128,6 +142,8 @@ impl Args {
             public: self.public,
             agent: self.agent,
             database: self.database,
+            pool_max: self.pool_max,
+            instances: self.instances,
             users: self.users,
             contents: self.contents,
             seed: self.seed,

@@ -7,7 +7,7 @@
 //! invalidation must not leave a stale cache behind.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Buf;
 use futures_util::Stream;
@@ -42,7 +42,8 @@ where
     let input: ContentInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let row = input.into_row(now_micros()).map_err(refuse)?;
     let content = as_stored(&row)?;
-    let inserted = finish(async move {
+    let deadline = app.db.write_deadline();
+    let inserted = finish(deadline, async move {
         let inserted = app
             .db
             .insert_contents(std::slice::from_ref(&row), None)
@@ -80,7 +81,8 @@ where
     let bytes = body::json(&ask.headers, ask.body, BODY_LIMIT).await?;
     let input: PatchInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let patch = input.into_patch().map_err(refuse)?;
-    let changed = finish(async move {
+    let deadline = app.db.write_deadline();
+    let changed = finish(deadline, async move {
         let accepts = |version| expected.accepts(version);
         let changed = app
             .db
@@ -102,7 +104,8 @@ where
 pub(super) async fn remove<S>(app: Arc<App>, id: Uuid, ask: Ask<S>) -> Result<Response, Problem> {
     ask.query.finish("none")?;
     let expected = Expected::of(&ask.headers)?;
-    let removed = finish(async move {
+    let deadline = app.db.write_deadline();
+    let removed = finish(deadline, async move {
         let removed = app
             .db
             .delete_content(id, |version| expected.accepts(version))
@@ -133,13 +136,17 @@ async fn settle<T>(app: &App, id: Uuid, outcome: &Result<Guarded<T>, crate::db::
     }
 }
 
-/// Runs to the end whether or not the client stays.
+/// Runs to the end whether or not the client stays; whoever waits is answered within `deadline`.
 pub(super) async fn finish<T: Send + 'static>(
+    deadline: Duration,
     write: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::spawn(streamgate_agent::in_request(write)).await {
-        Ok(outcome) => outcome,
-        Err(panicked) => Err(Problem::Internal(Arc::new(panicked))),
+    let written = tokio::spawn(streamgate_agent::in_request(write));
+    match tokio::time::timeout(deadline, written).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panicked)) => Err(Problem::Internal(Arc::new(panicked))),
+        // A commit under way may still succeed, so the task goes on, and invalidates at its end.
+        Err(_) => Err(Problem::Overloaded),
     }
 }
 

@@ -83,8 +83,13 @@ fn filter(query: &mut Query) -> Result<NftFilter, Problem> {
             ));
         }
     };
-    if value.is_empty() || value.len() > LONGEST_VALUE || !value.is_ascii() {
-        return Err(Problem::parameter(name, "1..=128 ASCII characters", &value));
+    let printable = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if value.is_empty() || value.len() > LONGEST_VALUE || !printable {
+        return Err(Problem::parameter(
+            name,
+            "1..=128 printable ASCII characters",
+            &value,
+        ));
     }
     // Addresses are hexadecimal: a checksum in their capitals is for the eye.
     let value = if value.starts_with("0x") {

@@ -2,6 +2,7 @@
 
 use sqlx::FromRow;
 
+use super::lease::run;
 use super::{Database, DbError, Position};
 
 /// One NFT.
@@ -37,12 +38,13 @@ impl Database {
             NftFilter::Token(value) => (&self.statements.nft_page_by_token, value),
         };
         let mut lease = self.reader().await?;
-        let run = sqlx::query_as(statement.sql)
-            .bind(after.id.to_string())
-            .bind(limit)
-            .bind(value)
-            .fetch_all(lease.conn());
-        self.timed(statement, Vec::len, run).await
+        run!(self, lease.conn(), statement, Vec::len, |sql, on| {
+            sqlx::query_as(sql)
+                .bind(after.id.to_string())
+                .bind(i64::from(limit))
+                .bind(value)
+                .fetch_all(on)
+        })
     }
 }
 

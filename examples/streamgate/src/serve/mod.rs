@@ -19,7 +19,6 @@ mod stop;
 mod throw_away;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use streamgate_agent::{Agent, AgentHandle, Otlp};
@@ -28,13 +27,14 @@ use tokio::sync::watch;
 
 use crate::api::App;
 use crate::cache::budget;
-use crate::db::Database;
+use crate::db::{Database, Direct, Place, PoolSize};
 use crate::error::Fatal;
 use crate::observe::Observe;
 use crate::seed::insert::seed;
 use crate::settings::{Args, Settings};
 use throw_away::ThrowAway;
 
+pub use crate::db::slow::SlowStatement;
 pub use stop::Stopped;
 
 /// A started service. Dropping it without [`stop`](Running::stop) cuts what is under way.
@@ -49,6 +49,14 @@ pub struct Running {
     settings: Settings,
     /// Removed when dropped, after the database is closed.
     _throw_away: Option<ThrowAway>,
+}
+
+impl Running {
+    /// Statements that took over a second, the worst first, each with its plan.
+    #[must_use]
+    pub fn slow_statements(&self) -> Vec<SlowStatement> {
+        self.app.db.slow_statements()
+    }
 }
 
 /// Opens the database, seeds it if it is empty, and serves; both addresses are bound before this
@@ -90,22 +98,13 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     agent.ready(false);
     let observe = Observe::new(agent.clone()).map_err(Fatal::Agent)?;
 
-    let (path, throw_away) = place(settings.database.as_deref())?;
-    let db = Database::open(&path, settings.query_deadline, &observe).await?;
-    let seeded = async {
-        let mut conn = db.direct().await?;
-        seed(
-            &mut conn,
-            settings.seed,
-            settings.users.into(),
-            settings.contents.into(),
-        )
-        .await
+    let (place, throw_away) = place(settings.database.clone())?;
+    prepare(&place, &settings).await?;
+    let size = PoolSize {
+        max: settings.pool_max,
+        instances: settings.instances,
     };
-    seeded.await.map_err(|source| Fatal::Database {
-        step: "seeded",
-        source,
-    })?;
+    let db = Database::open(&place, size, settings.query_deadline, &observe).await?;
 
     let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
     let app = App::new(observe, db, cache_bytes, &settings.cursor_keys).map_err(Fatal::Agent)?;
@@ -172,14 +171,27 @@ fn collector() -> Result<Option<Otlp>, streamgate_agent::Error> {
     named.map(|_| Otlp::from_env()).transpose()
 }
 
-/// The database file: the given one, or one in a directory that goes with the process.
-fn place(given: Option<&Path>) -> Result<(PathBuf, Option<ThrowAway>), Fatal> {
-    if let Some(path) = given {
-        return Ok((path.to_owned(), None));
+/// Brings the database to the current schema, and seeds it if it is empty.
+async fn prepare(place: &Place, settings: &Settings) -> Result<(), Fatal> {
+    let failed = |step| move |source| Fatal::Database { step, source };
+    let mut direct = Direct::open(place).await.map_err(failed("opened"))?;
+    let migrated = direct.migrate().await;
+    migrated.map_err(|error| failed("migrated")(error.into()))?;
+    let (users, contents) = (settings.users.into(), settings.contents.into());
+    let seeded = seed(&mut direct, settings.seed, users, contents).await;
+    seeded.map_err(failed("seeded"))?;
+    direct.close().await.map_err(failed("seeded"))
+}
+
+/// The database: the given one, or a file in a directory that goes with the process.
+fn place(given: Option<Place>) -> Result<(Place, Option<ThrowAway>), Fatal> {
+    if let Some(place) = given {
+        return Ok((place, None));
     }
     let dir = ThrowAway::new().map_err(|source| Fatal::File {
         path: std::env::temp_dir(),
         source,
     })?;
-    Ok((dir.path().join("streamgate.db"), Some(dir)))
+    let file = Place::File(dir.path().join("streamgate.db"));
+    Ok((file, Some(dir)))
 }

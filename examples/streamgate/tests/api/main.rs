@@ -10,6 +10,7 @@
 
 mod batch;
 mod content;
+mod database;
 mod encoding;
 mod limits;
 mod lists;
