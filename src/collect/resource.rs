@@ -178,6 +178,11 @@ mod tests {
     const ID: &str = "3f5a1c0de9b84f7712c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6071829";
     const OTHER: &str = "00001c0de9b84f7712c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6071829";
 
+    /// The first letters of an id.
+    fn part(letters: usize) -> &'static str {
+        ID.split_at(letters).0
+    }
+
     #[test]
     fn a_container_is_known_by_its_cgroup_or_by_what_it_has_mounted() {
         let here = "0::/\n";
@@ -249,8 +254,8 @@ mod tests {
                 mount("/home"),
                 None,
             ),
-            (format!("0::/docker/{}\n", &ID[..63]), String::new(), None),
-            (format!("0::/docker/{}g\n", &ID[..63]), String::new(), None),
+            (format!("0::/docker/{}\n", part(63)), String::new(), None),
+            (format!("0::/docker/{}g\n", part(63)), String::new(), None),
             (String::new(), String::new(), None),
         ];
         for (cgroup, mounts, id) in rows {
@@ -260,8 +265,8 @@ mod tests {
                 "{cgroup}{mounts}"
             );
         }
-        let task = format!("{}-1234567890", &ID[..32]);
-        let ecs = format!("11:cpu:/ecs/{}/{task}\n", &ID[..32]);
+        let task = format!("{}-1234567890", part(32));
+        let ecs = format!("11:cpu:/ecs/{}/{task}\n", part(32));
         assert_eq!(container_id(&ecs, ""), Some(task));
     }
 

@@ -90,9 +90,8 @@ async fn serve(listener: &TcpListener, turns: Vec<Turn>, seen: &Sender<Seen>) {
                 }
             });
         }
-        match turns.next() {
-            Some(_) => calls.graceful_shutdown(),
-            None => {}
+        if turns.next().is_some() {
+            calls.graceful_shutdown();
         }
         while calls.accept().await.is_some() {}
     }

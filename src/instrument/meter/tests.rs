@@ -187,6 +187,8 @@ fn no_event_is_lost_between_threads_and_attributes_in_any_order_are_one_series()
     let counter = meter.f64_counter("sum").build();
     let (a, b) = (KeyValue::new("a", 1), KeyValue::new("b", 2));
     let orders = [[a.clone(), b.clone()], [b, a]];
+    // Whose order is the page's.
+    counter.add(0.0, &orders[0]);
     thread::scope(|scope| {
         for thread in 0..4_usize {
             let (counter, attributes) = (counter.clone(), &orders[thread % 2]);
