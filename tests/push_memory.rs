@@ -7,9 +7,8 @@
     reason = "tests"
 )]
 
-#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod counting;
-#[allow(dead_code, reason = "each test binary uses a part of it")]
+#[expect(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../src/export/push/tests/receiver.rs"]
 mod receiver;
 

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::*;
-use crate::agent::threads::tests::shared;
+use crate::agent::shared_tests::shared;
 use crate::config::Config;
 use crate::config::otlp::Otlp;
 use crate::instrument::method::Method;

@@ -172,23 +172,10 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::agent::shared_tests::shared;
     use std::sync::atomic::AtomicU32;
-
-    pub(in crate::agent) fn shared() -> Shared {
-        let thresholds = crate::assess::thresholds::Thresholds::built_in().unwrap();
-        Shared {
-            store: Arc::new(crate::store::Store::new(100)),
-            config: Arc::new(crate::config::Config::new("test")),
-            published: Arc::default(),
-            stop: Arc::default(),
-            threads: Arc::default(),
-            runtimes: Arc::default(),
-            judge: Arc::new(crate::agent::judge::Judge::new(thresholds)),
-            pressure: Arc::default(),
-        }
-    }
 
     #[test]
     fn a_part_that_panics_once_is_run_again_and_counted() {

@@ -89,7 +89,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::agent::threads::tests::shared;
+    use crate::agent::shared_tests::shared;
     use crate::export::delivery::{Delivery, PushSignal};
     use crate::export::flushed::Flushed;
     use crate::store::traces::{LogRecord, Severity};

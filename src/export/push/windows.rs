@@ -191,10 +191,9 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Until when an answer is waited for.
+/// Until when an answer is waited for: at the end of the agent there is no other turn to ask again.
 fn patience(ends: Option<Instant>) -> Instant {
-    let until = Instant::now() + config::SYMBOLISE;
-    ends.map_or(until, |ends| ends.min(until))
+    ends.unwrap_or_else(|| Instant::now() + config::SYMBOLISE)
 }
 
 /// The profile with what was allocated less what had been before.
