@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Fatal;
+use crate::gate::mock::ChainSettings;
 
 /// Bytes of a key that signs cursors: as many as the hash gives, RFC 2104 section 3.
 pub const CURSOR_KEY_BYTES: usize = 32;
@@ -39,6 +40,14 @@ pub struct Settings {
     pub query_deadline: Duration,
     /// Time between "not ready" and the end of accepting, so that balancers look elsewhere first.
     pub stop_notice: Duration,
+    /// How the chain behaves that knows who owns which NFT.
+    pub chain: ChainSettings,
+    /// Directory of archived payloads; `None` lies beside the database.
+    pub archive_dir: Option<PathBuf>,
+    /// Age from which on a content is archived; [`YEAR`](crate::archive::YEAR) is the guide's.
+    pub archive_after: Duration,
+    /// How often what is older than a year is archived; `None`: never by itself.
+    pub archive_every: Option<Duration>,
     /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
     pub control: bool,
 }
@@ -59,6 +68,13 @@ impl Default for Settings {
             request_deadline: Duration::from_secs(5),
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
+            chain: ChainSettings {
+                latency: Duration::ZERO,
+                fail_every: 0,
+            },
+            archive_dir: None,
+            archive_after: crate::archive::YEAR,
+            archive_every: None,
             control: false,
         }
     }
@@ -94,6 +110,21 @@ pub struct Args {
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
     stop_notice: u64,
+    /// Milliseconds until the mock chain answers.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    chain_latency_ms: u64,
+    /// Every n-th question to the mock chain stays unanswered; 0: none.
+    #[arg(long, default_value_t = 0)]
+    chain_fail_every: u64,
+    /// Directory of archived payloads; without it the database's name with ".archive" behind it.
+    #[arg(long)]
+    archive_dir: Option<PathBuf>,
+    /// Days after which a content is archived.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    archive_after_days: u64,
+    /// Seconds between two runs of the archiver; 0 turns it off.
+    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    archive_every: u64,
     /// Let the agent's endpoints change the allocator's tuning and purge it.
     #[arg(long)]
     control: bool,
@@ -127,6 +158,14 @@ impl Args {
             cache_bytes: self.cache_mib.map(|mib| mib << 20),
             cursor_keys,
             stop_notice: Duration::from_secs(self.stop_notice),
+            chain: ChainSettings {
+                latency: Duration::from_millis(self.chain_latency_ms),
+                fail_every: self.chain_fail_every,
+            },
+            archive_dir: self.archive_dir,
+            archive_after: Duration::from_secs(self.archive_after_days * 86_400),
+            archive_every: (self.archive_every > 0)
+                .then(|| Duration::from_secs(self.archive_every)),
             control: self.control,
             ..Settings::default()
         })

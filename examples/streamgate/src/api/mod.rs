@@ -17,13 +17,18 @@ pub(crate) mod etag;
 mod fields;
 mod input;
 mod list;
+mod media;
 mod nft;
 mod page;
+mod range;
 mod reply;
 mod rows;
 mod state;
+mod streams;
 mod transactions;
 mod users;
+mod verify;
+mod wire;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,6 +47,10 @@ pub(crate) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .or(batch::route(app))
         .unify()
         .or(users::route(app))
+        .unify()
+        .or(verify::route(app))
+        .unify()
+        .or(streams::routes(app))
         .unify()
         .or(nft::route(app))
         .unify()

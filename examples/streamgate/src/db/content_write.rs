@@ -68,6 +68,8 @@ pub(crate) enum Guarded<T> {
     Missing,
     /// The row is there in a version the caller did not expect.
     Stale,
+    /// The payload lies in cold storage, so that there is nothing here to change.
+    Cold,
 }
 
 impl Database {
@@ -126,7 +128,7 @@ impl Database {
                 .fetch_one(conn);
             self.timed(statement, |_| 1, run).await
         };
-        self.guarded(id, expected, update).await
+        self.guarded(id, expected, true, update).await
     }
 
     /// Removes a content if `expected` accepts its version; its NFTs stay and point nowhere.
@@ -143,7 +145,7 @@ impl Database {
             self.timed(statement, |_| 1, run).await?;
             Ok(())
         };
-        self.guarded(id, expected, delete).await
+        self.guarded(id, expected, false, delete).await
     }
 
     /// Writes to a content if `expected` accepts its version, in the transaction that has read it.
@@ -151,14 +153,16 @@ impl Database {
         &self,
         id: Uuid,
         expected: impl Fn(i64) -> bool + Send,
+        needs_payload: bool,
         write: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T, DbError>,
     ) -> Result<Guarded<T>, DbError> {
         let mut lease = self.writer().await?;
         let mut transaction = self.begin(&mut lease).await?;
         let user_id = match self.version_of(&mut transaction, id).await? {
             None => return Ok(Guarded::Missing),
-            Some((version, _)) if !expected(version) => return Ok(Guarded::Stale),
-            Some((_, user_id)) => user_id,
+            Some((version, _, _)) if !expected(version) => return Ok(Guarded::Stale),
+            Some((_, _, true)) if needs_payload => return Ok(Guarded::Cold),
+            Some((_, user_id, _)) => user_id,
         };
         let value = write(&mut transaction).await?;
         commit(transaction).await?;
@@ -169,7 +173,7 @@ impl Database {
         &self,
         conn: &mut SqliteConnection,
         id: Uuid,
-    ) -> Result<Option<(i64, String)>, DbError> {
+    ) -> Result<Option<(i64, String, bool)>, DbError> {
         let statement = &self.statements.content_version;
         let run = sqlx::query_as(statement.sql)
             .bind(id.to_string())
@@ -231,12 +235,14 @@ fn faults(
         .collect()
 }
 
-fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, DbError> {
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, DbError> {
     serde_json::to_string(value).map_err(DbError::encode)
 }
 
 /// Without a deadline: an abandoned commit may still succeed, and then nobody invalidates.
-async fn commit(transaction: sqlx::Transaction<'_, sqlx::Sqlite>) -> Result<(), DbError> {
+pub(super) async fn commit(
+    transaction: sqlx::Transaction<'_, sqlx::Sqlite>,
+) -> Result<(), DbError> {
     transaction
         .commit()
         .await

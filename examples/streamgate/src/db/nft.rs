@@ -1,6 +1,7 @@
 //! Reads pages of NFTs by owner, contract or token.
 
 use sqlx::FromRow;
+use uuid::Uuid;
 
 use super::{Database, DbError, Position};
 
@@ -43,6 +44,19 @@ impl Database {
             .bind(value)
             .fetch_all(lease.conn());
         self.timed(statement, Vec::len, run).await
+    }
+}
+
+impl Database {
+    /// Whether a wallet owns an NFT that points at a content.
+    pub(crate) async fn nft_is_owned(&self, wallet: &str, content: Uuid) -> Result<bool, DbError> {
+        let mut lease = self.reader().await?;
+        let statement = &self.statements.nft_is_owned;
+        let run = sqlx::query_scalar(statement.sql)
+            .bind(content.to_string())
+            .bind(wallet)
+            .fetch_one(lease.conn());
+        self.timed(statement, |_| 1, run).await
     }
 }
 

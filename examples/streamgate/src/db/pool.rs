@@ -19,6 +19,7 @@ use sqlx::{Connection as _, Sqlite, Transaction};
 use streamgate_agent as agent;
 
 use super::DbError;
+use super::archive_statements;
 use super::statements::{Statement, Statements};
 use crate::error::Fatal;
 use crate::observe::Observe;
@@ -47,6 +48,7 @@ pub(crate) struct Database {
     observe_readers: agent::Pool,
     query_deadline: Duration,
     pub(super) statements: Statements,
+    pub(super) archive: archive_statements::Statements,
 }
 
 /// A connection on loan; the time it is held counts until it is dropped.
@@ -125,6 +127,7 @@ impl Database {
             observe_readers: observe.readers.clone(),
             query_deadline,
             statements: Statements::new(|labels| observe.query(labels)),
+            archive: archive_statements::Statements::new(|labels| observe.query(labels)),
         })
     }
 

@@ -49,9 +49,11 @@ macro_rules! statements {
         pub(crate) const TEXTS: &[(&str, &str)] = &[$((stringify!($name), $sql),)*];
 
         #[cfg(test)]
-        const SUMMARIES: &[&str] = &[$($summary,)*];
+        pub(crate) const SUMMARIES: &[&str] = &[$($summary,)*];
     };
 }
+
+pub(super) use statements;
 
 /// Columns a client may see in a list; the rest of the row never leaves the database.
 macro_rules! summary_columns {
@@ -65,7 +67,7 @@ macro_rules! summary_columns {
 macro_rules! detail_columns {
     () => {
         "c.id, c.user_id, c.title, c.description, c.status, c.kind, c.visibility, c.body, \
-         c.body_bytes, c.version, c.metadata, c.created_at, c.updated_at"
+         c.body_bytes, c.version, c.metadata, c.created_at, c.updated_at, c.archive_state"
     };
 }
 
@@ -112,7 +114,7 @@ statements! {
     content_oldest: "SELECT" "content", "SELECT content oldest",
         "SELECT MIN(created_at) FROM content";
     content_version: "SELECT" "content", "SELECT content version",
-        "SELECT version, user_id FROM content WHERE id = $1";
+        "SELECT version, user_id, archive_state = 'archived' FROM content WHERE id = $1";
     content_insert: "INSERT" "content", "INSERT content batch",
         "INSERT INTO content (id, user_id, title, description, status, kind, visibility, body, \
                 body_bytes, metadata, created_at, updated_at) \
@@ -130,7 +132,8 @@ statements! {
                  metadata = COALESCE($7, metadata), \
                  version = version + 1, updated_at = $8 \
                  WHERE id = $1 RETURNING ", "id, user_id, title, description, status, kind, \
-                 visibility, body, body_bytes, version, metadata, created_at, updated_at");
+                 visibility, body, body_bytes, version, metadata, created_at, updated_at, \
+                 archive_state");
     content_delete: "DELETE" "content", "DELETE content",
         "DELETE FROM content WHERE id = $1";
     user_by_id: "SELECT" "users", "SELECT user by id",
@@ -146,6 +149,8 @@ statements! {
     nft_page_by_token: "SELECT" "nft", "SELECT nft page by token",
         concat!("SELECT ", nft_columns!(), " FROM nft \
                  WHERE token_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2");
+    nft_is_owned: "SELECT" "nft", "SELECT nft owned by wallet",
+        "SELECT EXISTS (SELECT 1 FROM nft WHERE content_id = $1 AND owner_address = $2)";
     transaction_page_by_user: "SELECT" "transaction", "SELECT transaction page by user",
         concat!("SELECT ", transaction_columns!(), " FROM \"transaction\" \
                  WHERE user_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2");
@@ -176,7 +181,7 @@ mod tests {
     use streamgate_agent::Agent;
 
     use super::{SUMMARIES, TEXTS};
-    use crate::db::Database;
+    use crate::db::{Database, archive_statements};
     use crate::observe::Observe;
 
     /// What each index is for. A primary key stands as SQLite names it.
@@ -232,6 +237,16 @@ mod tests {
             "idempotency_expire",
             "idx_idempotency_expires_at (expires_at<?)",
         ),
+        ("claim", "idx_content_not_archived (created_at<?)"),
+        ("oldest", "idx_content_not_archived"),
+        ("advance", "idx_content_lease (lease_owner=?)"),
+        ("release", "idx_content_lease (lease_owner=?)"),
+        ("payload_out", "idx_content_archive_object (object_key=?)"),
+        ("object_in_use", "idx_content_archive_object (object_key=?)"),
+        (
+            "manifest",
+            "sqlite_autoindex_content_archive_1 (content_id=?)",
+        ),
     ];
 
     /// The guide's ten, and ours.
@@ -249,6 +264,9 @@ mod tests {
         "idx_content_user_page",
         "idx_nft_content",
         "idx_idempotency_expires_at",
+        "idx_content_not_archived",
+        "idx_content_lease",
+        "idx_content_archive_object",
     ];
 
     async fn database() -> (Database, tempfile::TempDir) {
@@ -284,7 +302,8 @@ mod tests {
     async fn each_statement_uses_its_index() {
         let (db, _dir) = database().await;
         for (name, index) in PLANS {
-            let (_, sql) = TEXTS.iter().find(|(known, _)| known == name).unwrap();
+            let texts = || TEXTS.iter().chain(archive_statements::TEXTS);
+            let (_, sql) = texts().find(|(known, _)| known == name).unwrap();
             let plan = plan(&db, sql).await;
             assert!(plan.contains(index), "{name}: {plan}");
             let sorts_all = plan.contains("TEMP B-TREE") && name.starts_with("content_page");
@@ -333,9 +352,12 @@ mod tests {
 
     #[test]
     fn statements_are_told_apart_by_their_summary() {
-        let mut summaries = SUMMARIES.to_vec();
+        let mut summaries = [SUMMARIES, archive_statements::SUMMARIES].concat();
         summaries.sort_unstable();
         summaries.dedup();
-        assert_eq!(summaries.len(), TEXTS.len());
+        assert_eq!(
+            summaries.len(),
+            TEXTS.len() + archive_statements::TEXTS.len()
+        );
     }
 }

@@ -161,6 +161,7 @@ async fn start(args: &Args, screen: &mut Screen) -> Result<Running, Fatal> {
         users: args.users,
         contents: args.contents,
         seed: args.seed,
+        archive_every: Some(Duration::from_secs(3_600)),
         ..Settings::default()
     };
     let running = serve::start(settings)

@@ -23,6 +23,9 @@ use crate::settings::Settings;
 /// default is 32 bytes.
 const SMALLEST: u64 = 1_024;
 
+/// Packed already, and asked for in parts, whose numbers are those of the plain bytes.
+const VIDEO: NotForContentType = NotForContentType::const_new("video/");
+
 /// The whole service of one request.
 pub(super) fn stack(
     app: &Arc<App>,
@@ -47,7 +50,11 @@ pub(super) fn stack(
     // `warp::compression`: it ignores the header and sets no Vary.
     let compressed = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
-        .compress_when(SizeAbove::new(SMALLEST).and(NotForContentType::SSE))
+        .compress_when(
+            SizeAbove::new(SMALLEST)
+                .and(NotForContentType::SSE)
+                .and(VIDEO),
+        )
         .layer(origin);
     app.observe
         .agent

@@ -14,5 +14,7 @@ mod encoding;
 mod limits;
 mod lists;
 mod observed;
+mod protobuf;
+mod streams;
 mod support;
 mod writes;
