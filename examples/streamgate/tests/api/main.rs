@@ -8,9 +8,11 @@
     reason = "a panic is how a test says that the contract is broken"
 )]
 
+mod bad_input;
 mod batch;
 mod content;
 mod encoding;
+mod http2;
 mod limits;
 mod lists;
 mod observed;
