@@ -33,6 +33,8 @@ enum Log {
 enum Command {
     /// Serves the API until SIGINT or SIGTERM.
     Serve(streamgate::settings::Args),
+    /// Moves contents older than a year to cold storage, once.
+    Archive(streamgate::archive::command::Args),
     /// Drives a running service with an open-loop load and reports what it measured.
     Bench(streamgate::bench::Args),
     /// Starts the service, seeds it, drives load and prints the target table.
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), Fatal> {
     match command {
         Command::Serve(args) => streamgate::serve::run(args).await,
+        Command::Archive(args) => streamgate::archive::command::run(args).await,
         Command::Bench(args) => streamgate::bench::run(args).await,
         Command::Demo(args) => streamgate::demo::run(args).await,
     }

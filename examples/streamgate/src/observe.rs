@@ -46,6 +46,55 @@ static ACCEPT_FAILURES: Metric = Metric::counter(
     "Connections the operating system did not hand over.",
 );
 
+static ARCHIVE_ROWS: Metric = Metric::counter(
+    "streamgate_archive_rows_total",
+    "Contents that came to a step on the way to cold storage, or back.",
+)
+.labels(&["step"]);
+static ARCHIVE_BYTES: Metric = Metric::counter(
+    "streamgate_archive_bytes_total",
+    "Bytes of archived payloads before and after compression.",
+)
+.labels(&["stage"])
+.unit(Unit::Bytes);
+static ARCHIVE_OLDEST: Metric = Metric::gauge(
+    "streamgate_archive_oldest_age_seconds",
+    "Age of the oldest content that is not archived; absent without one.",
+)
+.unit(Unit::Seconds);
+
+/// What the archiver counts.
+#[derive(Clone, Debug)]
+pub(crate) struct ArchiveHandles {
+    pub(crate) leased: Counter,
+    pub(crate) stored: Counter,
+    pub(crate) verified: Counter,
+    pub(crate) archived: Counter,
+    /// Leased, and given back as they were.
+    pub(crate) skipped: Counter,
+    pub(crate) restored: Counter,
+    pub(crate) bytes_raw: Counter,
+    pub(crate) bytes_stored: Counter,
+    pub(crate) oldest: Gauge,
+}
+
+impl ArchiveHandles {
+    fn new(agent: &AgentHandle) -> Result<Self, Error> {
+        let step = |step| agent.counter(&ARCHIVE_ROWS, &[step]);
+        Ok(Self {
+            leased: step("leased")?,
+            stored: step("stored")?,
+            verified: step("verified")?,
+            archived: step("archived")?,
+            skipped: step("skipped")?,
+            restored: step("restored")?,
+            bytes_raw: agent.counter(&ARCHIVE_BYTES, &["raw"])?,
+            bytes_stored: agent.counter(&ARCHIVE_BYTES, &["stored"])?,
+            oldest: agent.gauge(&ARCHIVE_OLDEST, &[])?,
+        })
+    }
+}
+
 /// Handles by what they observe.
 #[derive(Clone, Debug)]
 pub(crate) struct Observe {
@@ -61,6 +110,7 @@ pub(crate) struct Observe {
     pub(crate) pending: Gauge,
     pub(crate) oldest: Gauge,
     pub(crate) refused: Counter,
+    pub(crate) archive: ArchiveHandles,
     pub(crate) accept_failures: Counter,
 }
 
@@ -82,6 +132,7 @@ impl Observe {
             pending: agent.gauge(&PENDING, &[])?,
             oldest: agent.gauge(&OLDEST, &[])?,
             refused: agent.counter(&REFUSED, &[])?,
+            archive: ArchiveHandles::new(&agent)?,
             accept_failures: agent.counter(&ACCEPT_FAILURES, &[])?,
             agent,
         })

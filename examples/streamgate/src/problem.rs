@@ -7,7 +7,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -48,6 +48,12 @@ pub(crate) enum Problem {
     PoolTimeout,
     /// The database is away for now; the cause is for the log.
     Unavailable(Arc<dyn Error + Send + Sync>),
+    /// The content is for owners of an NFT, and the request does not show one.
+    Gated,
+    /// The range begins behind the end.
+    RangeNotSatisfiable {
+        length: u64,
+    },
     /// Our fault; the cause is for the log.
     Internal(Arc<dyn Error + Send + Sync>),
 }
@@ -99,6 +105,8 @@ impl Problem {
             Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::Gated => StatusCode::FORBIDDEN,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -127,6 +135,8 @@ impl Problem {
             Self::Overloaded => ("overloaded", "The service is overloaded"),
             Self::PoolTimeout => ("pool-timeout", "The database is overloaded"),
             Self::Unavailable(_) => ("unavailable", "The database is away for now"),
+            Self::Gated => ("gated", "The content is for owners"),
+            Self::RangeNotSatisfiable { .. } => ("range", "The range lies behind the end"),
             Self::Internal(_) => ("internal", "Something failed on our side"),
         }
     }
@@ -159,6 +169,8 @@ impl Problem {
             Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
                 "try again after the stated time".to_owned()
             }
+            Self::Gated => "show a token of POST /v1/nft/verify for an owner's wallet".to_owned(),
+            Self::RangeNotSatisfiable { length } => format!("there are {length} bytes"),
             Self::Internal(_) => "the cause is in the log under this trace_id".to_owned(),
         }
     }
@@ -171,7 +183,9 @@ impl From<DbError> for Problem {
             DbError::QueryTimeout { .. } => Self::Overloaded,
             DbError::Exists => Self::Exists,
             DbError::Unavailable { .. } => Self::Unavailable(Arc::new(error)),
-            DbError::Dangling | DbError::Failed { .. } => Self::Internal(Arc::new(error)),
+            DbError::Dangling | DbError::Cold(_) | DbError::Failed { .. } => {
+                Self::Internal(Arc::new(error))
+            }
         }
     }
 }
@@ -226,6 +240,11 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
     match &problem {
         Problem::MethodNotAllowed(allow) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        Problem::RangeNotSatisfiable { length } => {
+            if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
+                headers.insert(CONTENT_RANGE, range);
+            }
         }
         Problem::Overloaded | Problem::PoolTimeout | Problem::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Fatal;
+use crate::gate::mock::ChainSettings;
 
 pub use crate::db::place::Place;
 
@@ -48,6 +49,15 @@ pub struct Settings {
     /// Whether the agent looks: without it no request is measured, nothing is sampled and nothing listens
     /// at `agent`, so that what the agent costs can be measured.
     pub observed: bool,
+    /// How the chain behaves that knows who owns which NFT.
+    pub chain: ChainSettings,
+    /// Directory of archived payloads; `None` lies beside the SQLite file, or for PostgreSQL in the working
+    /// directory, by the name of the database.
+    pub archive_dir: Option<PathBuf>,
+    /// Age from which on a content is archived; [`YEAR`](crate::archive::YEAR) is the guide's.
+    pub archive_after: Duration,
+    /// How often what is older than a year is archived; `None`: never by itself.
+    pub archive_every: Option<Duration>,
     /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
     pub control: bool,
 }
@@ -71,6 +81,13 @@ impl Default for Settings {
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
             observed: true,
+            chain: ChainSettings {
+                latency: Duration::ZERO,
+                fail_every: 0,
+            },
+            archive_dir: None,
+            archive_after: crate::archive::YEAR,
+            archive_every: None,
             control: false,
         }
     }
@@ -115,6 +132,21 @@ pub struct Args {
     /// Measure no request, sample nothing and show nothing: what the service does without the agent.
     #[arg(long, conflicts_with_all = ["agent", "control"])]
     unobserved: bool,
+    /// Milliseconds until the mock chain answers.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    chain_latency_ms: u64,
+    /// Every n-th question to the mock chain stays unanswered; 0: none.
+    #[arg(long, default_value_t = 0)]
+    chain_fail_every: u64,
+    /// Directory of archived payloads; without it the database's name with ".archive" behind it.
+    #[arg(long)]
+    archive_dir: Option<PathBuf>,
+    /// Days after which a content is archived.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    archive_after_days: u64,
+    /// Seconds between two runs of the archiver; 0 turns it off.
+    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    archive_every: u64,
     /// Let the agent's endpoints change the allocator's tuning and purge it.
     #[arg(long)]
     control: bool,
@@ -151,6 +183,14 @@ impl Args {
             cursor_keys,
             stop_notice: Duration::from_secs(self.stop_notice),
             observed: !self.unobserved,
+            chain: ChainSettings {
+                latency: Duration::from_millis(self.chain_latency_ms),
+                fail_every: self.chain_fail_every,
+            },
+            archive_dir: self.archive_dir,
+            archive_after: Duration::from_secs(self.archive_after_days * 86_400),
+            archive_every: (self.archive_every > 0)
+                .then(|| Duration::from_secs(self.archive_every)),
             control: self.control,
             ..Settings::default()
         })

@@ -19,11 +19,12 @@ use super::fields::{FieldSet, Selectable as _, Selected};
 use super::input::{STATUSES, one_of};
 use super::kept::Kept;
 use super::list::{List, list};
+use super::media::Media;
 use super::page::by_id;
 use super::state::{App, ContentView};
-use super::{answer, reply};
+use super::{answer, reply, wire};
 use crate::cache::{CacheKey, Resource, Tag, Variant};
-use crate::db::content::{Content, ContentFilter, ContentSummary};
+use crate::db::content::{Content, ContentFilter, ContentSummary, Storage};
 use crate::db::nft::Nft;
 use crate::db::{Database, DbError, Position};
 use crate::problem::Problem;
@@ -50,7 +51,7 @@ where
     B: Buf,
 {
     match ask.method {
-        Method::GET => list::<ContentFilter>(&app, ask.query).await,
+        Method::GET => list::<ContentFilter>(&app, ask.query, Media::of(&ask.headers)).await,
         Method::POST => content_write::create(app, ask).await,
         _ => Err(Problem::MethodNotAllowed("GET, HEAD, POST")),
     }
@@ -63,7 +64,7 @@ where
 {
     let parsed = uuid("id", id);
     match ask.method {
-        Method::GET => detail(&app, parsed?, ask.query).await,
+        Method::GET => detail(&app, parsed?, ask.query, Media::of(&ask.headers)).await,
         Method::PATCH => content_write::change(app, parsed?, ask).await,
         Method::DELETE => content_write::remove(app, parsed?, ask).await,
         _ => Err(Problem::MethodNotAllowed("GET, HEAD, PATCH, DELETE")),
@@ -72,6 +73,7 @@ where
 
 impl List for ContentFilter {
     type Row = ContentSummary;
+    type Page = wire::ContentPage;
 
     const RESOURCE: Resource = Resource::Content;
     const PARAMETERS: &'static str = "user_id, status";
@@ -123,7 +125,12 @@ impl List for ContentFilter {
     }
 }
 
-async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, Problem> {
+async fn detail(
+    app: &Arc<App>,
+    id: Uuid,
+    mut query: Query,
+    media: Media,
+) -> Result<Response, Problem> {
     let fields = FieldSet::parse::<Content>(query.take("fields")?.as_deref())?;
     let with_nfts = match query.take("expand")?.as_deref() {
         None => false,
@@ -132,6 +139,32 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
     };
     query.finish("fields, expand")?;
 
+    let view = view(app, id, with_nfts).await?;
+    let nfts = view.nfts.as_deref();
+    let answer = |shown: &Represented| shown.answer(StatusCode::OK, view.content.is_gated(), media);
+    if fields != FieldSet::ALL || media != Media::Json {
+        let shown = Represented::of(&view.content, nfts, fields, media)?;
+        return Ok(answer(&shown));
+    }
+    let shown = match view.whole.get() {
+        Some(whole) => whole,
+        None => {
+            let whole = Represented::of(&view.content, nfts, fields, media)?;
+            view.whole.get_or_init(|| whole)
+        }
+    };
+    Ok(reply::kept(answer(shown), &shown.kept))
+}
+
+/// A content from the cache, or through it from where it lies.
+///
+/// # Errors
+/// [`Problem::NotFound`] when there is none.
+pub(super) async fn view(
+    app: &Arc<App>,
+    id: Uuid,
+    with_nfts: bool,
+) -> Result<Arc<ContentView>, Problem> {
     let variant = if with_nfts {
         Variant::WithNfts
     } else {
@@ -142,85 +175,101 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
         let app = Arc::clone(app);
         move || {
             let app = Arc::clone(&app);
-            async move {
-                if with_nfts {
-                    let found = app.db.content_with_nfts(id).await?;
-                    Ok(found.map(|(content, nfts)| ContentView {
-                        content,
-                        nfts: Some(nfts),
-                        whole: OnceLock::new(),
-                    }))
-                } else {
-                    let found = app.db.content(id).await?;
-                    Ok(found.map(|content| ContentView {
-                        content,
-                        nfts: None,
-                        whole: OnceLock::new(),
-                    }))
-                }
-            }
+            async move { load_view(&app, id, with_nfts).await }
         }
     };
     let found = app.contents.get(key, &[Tag::Content(id)], load).await;
-    let view = found
+    found
         .map_err(|error| app.refused(error))?
-        .ok_or(Problem::NotFound)?;
-    let answer = |shown: &Represented| shown.answer(StatusCode::OK, view.content.is_gated());
-    if fields != FieldSet::ALL {
-        let shown = Represented::of(&view.content, view.nfts.as_deref(), fields)?;
-        return Ok(answer(&shown));
-    }
-    let shown = match view.whole.get() {
-        Some(whole) => whole,
-        None => {
-            let whole = Represented::of(&view.content, view.nfts.as_deref(), fields)?;
-            view.whole.get_or_init(|| whole)
-        }
-    };
-    Ok(reply::kept(answer(shown), &shown.kept))
+        .ok_or(Problem::NotFound)
 }
 
-/// A content as JSON with its tag.
+/// A content out of the database, and out of cold storage where its payload lies there.
+async fn load_view(app: &App, id: Uuid, with_nfts: bool) -> Result<Option<ContentView>, DbError> {
+    loop {
+        let view = if with_nfts {
+            let found = app.db.content_with_nfts(id).await?;
+            found.map(|(content, nfts)| ContentView {
+                content,
+                nfts: Some(nfts),
+                whole: OnceLock::new(),
+            })
+        } else {
+            let found = app.db.content(id).await?;
+            found.map(|content| ContentView {
+                content,
+                nfts: None,
+                whole: OnceLock::new(),
+            })
+        };
+        let Some(mut view) = view else {
+            return Ok(None);
+        };
+        // Not filled: restored between the two looks, so it is hot at the next, and then rests.
+        if view.content.storage == Storage::Hot
+            || app.archive.fill(&app.db, &mut view.content).await?
+        {
+            return Ok(Some(view));
+        }
+    }
+}
+
+/// A content with its tag.
 pub(super) fn represent(
     status: StatusCode,
     content: &Content,
     nfts: Option<&[Nft]>,
     fields: FieldSet,
+    media: Media,
 ) -> Result<Response, Problem> {
-    let shown = Represented::of(content, nfts, fields)?;
-    Ok(shown.answer(status, content.is_gated()))
+    let shown = Represented::of(content, nfts, fields, media)?;
+    Ok(shown.answer(status, content.is_gated(), media))
 }
 
 /// A content as it is sent.
 #[derive(Debug)]
 pub(super) struct Represented {
-    json: Bytes,
+    body: Bytes,
     tag: BaseTag,
     kept: Arc<Kept>,
 }
 
 impl Represented {
-    fn of(content: &Content, nfts: Option<&[Nft]>, fields: FieldSet) -> Result<Self, Problem> {
+    fn of(
+        content: &Content,
+        nfts: Option<&[Nft]>,
+        fields: FieldSet,
+        media: Media,
+    ) -> Result<Self, Problem> {
         let json = serde_json::to_vec(&Expanded {
             content,
             nfts,
             fields,
         });
-        let json = Bytes::from(json.map_err(|error| Problem::Internal(Arc::new(error)))?);
+        let body = json.and_then(|json| media.encode::<wire::Content>(json.into()));
+        let body = body.map_err(|error| Problem::Internal(Arc::new(error)))?;
         let tag = match nfts {
-            Some(_) => BaseTag::of_body(content.version, fields, &json),
-            None => BaseTag::of_row(content.version, fields),
+            Some(_) => BaseTag::of_body(content.version, fields, media, &body),
+            None => BaseTag::of_row(content.version, fields, media, shows_cold(content, fields)),
         };
         Ok(Self {
-            json,
+            body,
             tag,
             kept: Arc::default(),
         })
     }
 
-    fn answer(&self, status: StatusCode, gated: bool) -> Response {
-        reply::tagged(status, self.json.clone(), gated, &self.tag)
+    fn answer(&self, status: StatusCode, gated: bool, media: Media) -> Response {
+        reply::tagged(status, media, self.body.clone(), gated, &self.tag)
     }
+}
+
+/// A strong tag promises equal bytes, and `storage` is the one field that changes without the version.
+fn shows_cold(content: &Content, fields: FieldSet) -> bool {
+    let shown = fields.places(Content::FIELDS);
+    let place = Content::FIELDS.iter().position(|field| *field == "storage");
+    content.storage == Storage::Cold
+        && place.is_some_and(|place| shown.into_iter().any(|at| at == place))
 }
 
 /// Parses an id before anything is looked up.

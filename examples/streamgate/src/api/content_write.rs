@@ -23,8 +23,9 @@ use super::content::represent;
 use super::etag::Expected;
 use super::fields::FieldSet;
 use super::input::{ContentInput, Invalid, PatchInput};
+use super::media::Media;
 use super::state::App;
-use crate::db::content::Content;
+use crate::db::content::{Content, Storage};
 use crate::db::content_write::{Guarded, Inserted, NewContent};
 use crate::problem::Problem;
 
@@ -62,7 +63,13 @@ where
             });
         }
     }
-    let mut response = represent(StatusCode::CREATED, &content, None, FieldSet::ALL)?;
+    let mut response = represent(
+        StatusCode::CREATED,
+        &content,
+        None,
+        FieldSet::ALL,
+        Media::Json,
+    )?;
     let location = HeaderValue::try_from(format!("/v1/content/{}", content.id));
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
@@ -84,19 +91,28 @@ where
     let deadline = app.db.write_deadline();
     let changed = finish(deadline, async move {
         let accepts = |version| expected.accepts(version);
-        let changed = app
+        let mut changed = app
             .db
             .update_content(id, &patch, now_micros(), accepts)
             .await;
+        // Restored, it rests: the archiver cannot take it again in between.
+        if matches!(changed, Ok(Guarded::Cold)) {
+            app.restore(id).await.map_err(|error| app.refused(error))?;
+            changed = app
+                .db
+                .update_content(id, &patch, now_micros(), accepts)
+                .await;
+        }
         settle(&app, id, &changed).await;
         changed.map_err(|error| app.refused(error))
     });
     match changed.await? {
         Guarded::Done { value, .. } => {
-            represent(StatusCode::OK, &value, None, FieldSet::ALL).map(not_stored)
+            represent(StatusCode::OK, &value, None, FieldSet::ALL, Media::Json).map(not_stored)
         }
         Guarded::Missing => Err(Problem::NotFound),
         Guarded::Stale => Err(Problem::PreconditionFailed),
+        Guarded::Cold => Err(Problem::Overloaded),
     }
 }
 
@@ -120,14 +136,15 @@ pub(super) async fn remove<S>(app: Arc<App>, id: Uuid, ask: Ask<S>) -> Result<Re
             Ok(response)
         }
         Guarded::Missing => Err(Problem::NotFound),
-        Guarded::Stale => Err(Problem::PreconditionFailed),
+        // A removal asks for no payload.
+        Guarded::Stale | Guarded::Cold => Err(Problem::PreconditionFailed),
     }
 }
 
 /// Invalidates after a write. A failed one counts too: its commit may have succeeded unheard.
 async fn settle<T>(app: &App, id: Uuid, outcome: &Result<Guarded<T>, crate::db::DbError>) {
     match outcome {
-        Ok(Guarded::Missing | Guarded::Stale) => {}
+        Ok(Guarded::Missing | Guarded::Stale | Guarded::Cold) => {}
         Ok(Guarded::Done { user_id, .. }) => {
             let user = Uuid::try_parse(user_id).ok();
             app.contents_changed(&[id], user.as_slice()).await;
@@ -193,5 +210,6 @@ fn as_stored(row: &NewContent) -> Result<Content, Problem> {
         metadata,
         created_at: row.created_at,
         updated_at: row.created_at,
+        storage: Storage::Hot,
     })
 }

@@ -18,13 +18,18 @@ mod fields;
 mod input;
 mod kept;
 mod list;
+mod media;
 mod nft;
 mod page;
+mod range;
 mod reply;
 mod rows;
 mod state;
+mod streams;
 mod transactions;
 mod users;
+mod verify;
+mod wire;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -44,6 +49,10 @@ pub(crate) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .or(batch::route(app))
         .unify()
         .or(users::route(app))
+        .unify()
+        .or(verify::route(app))
+        .unify()
+        .or(streams::routes(app))
         .unify()
         .or(nft::route(app))
         .unify()

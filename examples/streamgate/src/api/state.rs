@@ -10,11 +10,14 @@ use uuid::Uuid;
 use super::content::Represented;
 use super::cursor::Signer;
 use super::kept::Kept;
+use crate::archive::Archive;
 use crate::cache::{CacheKey, Cached, Epochs, L1, Resource, Tag, Variant};
-use crate::db::Database;
 use crate::db::content::Content;
 use crate::db::nft::Nft;
 use crate::db::users::User;
+use crate::db::{Database, DbError};
+use crate::gate::GateChecker;
+use crate::gate::mock::{ChainSettings, MockChain};
 use crate::observe::Observe;
 use crate::problem::Problem;
 
@@ -22,7 +25,9 @@ use crate::problem::Problem;
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) observe: Observe,
-    pub(crate) db: Database,
+    pub(crate) db: Arc<Database>,
+    pub(super) gate: Box<dyn GateChecker>,
+    pub(crate) archive: Archive,
     pub(super) contents: Arc<L1<ContentView>>,
     pub(super) pages: Arc<L1<PageView>>,
     pub(super) users: Arc<L1<User>>,
@@ -41,10 +46,10 @@ pub(super) struct ContentView {
     pub(super) whole: OnceLock<Represented>,
 }
 
-/// A page as the cache keeps it: the finished JSON.
+/// A page as the cache keeps it: as it is sent.
 #[derive(Debug)]
 pub(super) struct PageView {
-    pub(super) json: Bytes,
+    pub(super) body: Bytes,
     /// One gated row makes the page gated.
     pub(super) gated: bool,
     pub(super) kept: Arc<Kept>,
@@ -56,9 +61,12 @@ impl App {
     pub(crate) fn new(
         observe: Observe,
         db: Database,
+        archive: Archive,
+        chain: ChainSettings,
         cache_bytes: u64,
         cursor_keys: &[[u8; 32]],
     ) -> Result<Self, streamgate_agent::Error> {
+        let db = Arc::new(db);
         let epochs = Arc::new(Epochs::default());
         // Details are asked for most and live longest; users are few and small.
         let share = |percent: u64| cache_bytes / 100 * percent;
@@ -78,7 +86,9 @@ impl App {
             keys_in_use: KeysInUse::default(),
             epochs,
             observe,
+            gate: Box::new(MockChain::new(Arc::clone(&db), chain)),
             db,
+            archive,
         })
     }
 
@@ -112,6 +122,23 @@ impl App {
             .invalidated(InvalidationKind::Dependency, shared.saturating_add(2));
     }
 
+    /// Voids cached rows whose payload has moved: nothing but its place has changed.
+    pub(crate) async fn payloads_moved(&self, contents: &[Uuid]) {
+        for id in contents {
+            self.epochs.bump(Tag::Content(*id));
+        }
+        self.observe
+            .content_cache
+            .invalidated(InvalidationKind::Event, count(contents.len()));
+    }
+
+    /// Puts the payload of an archived content back into its row; `false` when it is not archived.
+    pub(crate) async fn restore(&self, id: Uuid) -> Result<bool, DbError> {
+        let restored = self.archive.restore(&self.db, &id.to_string()).await?;
+        self.payloads_moved(&[id]).await;
+        Ok(restored)
+    }
+
     /// Counts a refusal that comes from a full pool.
     pub(super) fn refused(&self, problem: impl Into<Problem>) -> Problem {
         let problem = problem.into();
@@ -141,7 +168,7 @@ impl Cached for ContentView {
 
 impl Cached for PageView {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.json.len() + Kept::weight(self.json.len())
+        size_of::<Self>() + self.body.len() + Kept::weight(self.body.len())
     }
 
     fn class(&self) -> CacheClass {

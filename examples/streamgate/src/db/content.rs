@@ -1,5 +1,6 @@
 //! Reads contents: one by id, with its NFTs in one join, and pages.
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
@@ -24,6 +25,17 @@ pub(crate) struct Content {
     pub(crate) metadata: Box<RawValue>,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    pub(crate) storage: Storage,
+}
+
+/// Where the payload of a content lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Storage {
+    /// In the row.
+    Hot,
+    /// In an object; body and metadata of the row are empty.
+    Cold,
 }
 
 /// One content as lists show it.
@@ -98,6 +110,10 @@ where
             metadata,
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
+            storage: match row.try_get::<String, _>("archive_state")?.as_str() {
+                "archived" => Storage::Cold,
+                _ => Storage::Hot,
+            },
         })
     }
 }

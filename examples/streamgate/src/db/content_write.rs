@@ -70,6 +70,8 @@ pub(crate) enum Guarded<T> {
     Missing,
     /// The row is there in a version the caller did not expect.
     Stale,
+    /// The payload lies in cold storage, so that there is nothing here to change.
+    Cold,
 }
 
 impl Database {
@@ -166,7 +168,7 @@ impl Database {
                     .fetch_one(on)
             })
         };
-        self.guarded(id, expected, update).await
+        self.guarded(id, expected, true, update).await
     }
 
     /// Removes a content if `expected` accepts its version; its NFTs stay and point nowhere.
@@ -184,7 +186,7 @@ impl Database {
                     .map_ok(drop)
             })
         };
-        self.guarded(id, expected, delete).await
+        self.guarded(id, expected, false, delete).await
     }
 
     /// Writes to a content if `expected` accepts its version, in the transaction that has read it.
@@ -192,21 +194,27 @@ impl Database {
         &self,
         id: Uuid,
         expected: impl Fn(i64) -> bool + Send,
+        needs_payload: bool,
         write: impl AsyncFnOnce(Conn<'_>) -> Result<T, DbError>,
     ) -> Result<Guarded<T>, DbError> {
         let mut lease = self.writer().await?;
         let mut transaction = self.begin(&mut lease).await?;
         let user_id = match self.version_of(transaction.conn(), id).await? {
             None => return Ok(Guarded::Missing),
-            Some((version, _)) if !expected(version) => return Ok(Guarded::Stale),
-            Some((_, user_id)) => user_id,
+            Some((version, _, _)) if !expected(version) => return Ok(Guarded::Stale),
+            Some((_, _, true)) if needs_payload => return Ok(Guarded::Cold),
+            Some((_, user_id, _)) => user_id,
         };
         let value = write(transaction.conn()).await?;
         transaction.commit().await?;
         Ok(Guarded::Done { value, user_id })
     }
 
-    async fn version_of(&self, conn: Conn<'_>, id: Uuid) -> Result<Option<(i64, String)>, DbError> {
+    async fn version_of(
+        &self,
+        conn: Conn<'_>,
+        id: Uuid,
+    ) -> Result<Option<(i64, String, bool)>, DbError> {
         let statement = &self.statements.content_version;
         let rows = |row: &Option<_>| usize::from(row.is_some());
         run!(self, conn, statement, rows, |sql, on| {
@@ -267,7 +275,7 @@ fn faults(
         .collect()
 }
 
-fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, DbError> {
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, DbError> {
     serde_json::to_string(value).map_err(DbError::encode)
 }
 

@@ -26,6 +26,9 @@ pub(crate) enum DbError {
     /// A row names another that does not exist.
     #[error("the row names another that does not exist")]
     Dangling,
+    /// The payload of an archived row was not read.
+    #[error("cold storage failed")]
+    Cold(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// Everything else; the text is for the log only.
     #[error("the statement {summary:?} failed")]
     Failed {
@@ -78,6 +81,7 @@ impl DbError {
             Self::Unavailable { kind, .. } => kind,
             Self::Exists => "unique_violation",
             Self::Dangling => "foreign_key_violation",
+            Self::Cold(_) => "cold_storage",
             Self::Failed { source, .. } => match **source {
                 sqlx::Error::Database(_) => "database",
                 _ => "other",

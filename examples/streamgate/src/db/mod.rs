@@ -5,6 +5,8 @@
 //!
 //! Guide 1.1 (prepared statements, no N+1) and 1.2 (pooling).
 
+pub(crate) mod archive;
+mod archive_statements;
 pub(crate) mod backlog;
 pub(crate) mod content;
 pub(crate) mod content_write;

@@ -1,6 +1,7 @@
 //! Reads pages of NFTs by owner, contract or token.
 
 use sqlx::FromRow;
+use uuid::Uuid;
 
 use super::lease::run;
 use super::{Database, DbError, Position};
@@ -44,6 +45,20 @@ impl Database {
                 .bind(i64::from(limit))
                 .bind(value)
                 .fetch_all(on)
+        })
+    }
+}
+
+impl Database {
+    /// Whether a wallet owns an NFT that points at a content.
+    pub(crate) async fn nft_is_owned(&self, wallet: &str, content: Uuid) -> Result<bool, DbError> {
+        let mut lease = self.reader().await?;
+        let statement = &self.statements.nft_is_owned;
+        run!(self, lease.conn(), statement, |_| 1, |sql, on| {
+            sqlx::query_scalar(sql)
+                .bind(content.to_string())
+                .bind(wallet)
+                .fetch_one(on)
         })
     }
 }

@@ -17,6 +17,7 @@ use sqlx::sqlite::SqlitePoolOptions;
 use sqlx::{AssertSqlSafe, Executor as _, Pool};
 use streamgate_agent as agent;
 
+use super::archive_statements;
 use super::dialect::Dialect;
 use super::lease::{Lease, Pooled, To, Tx};
 use super::place::{self, Direct, Place};
@@ -73,6 +74,7 @@ pub(crate) struct Database {
     query_deadline: Duration,
     pub(super) slow: Arc<SlowLog>,
     pub(super) statements: Statements,
+    pub(super) archive: archive_statements::Statements,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,7 @@ impl Database {
             query_deadline: deadline,
             slow: Arc::new(SlowLog::new(place.clone())),
             statements: Statements::new(dialect, |labels| observe.query(labels)),
+            archive: archive_statements::Statements::new(dialect, |labels| observe.query(labels)),
         })
     }
 

@@ -70,9 +70,11 @@ macro_rules! statements {
         }
 
         #[cfg(test)]
-        const SUMMARIES: &[&str] = &[$($summary,)*];
+        pub(crate) const SUMMARIES: &[&str] = &[$($summary,)*];
     };
 }
+
+pub(super) use {statements, text};
 
 /// Columns a client may see in a list; the rest of the row never leaves the database.
 macro_rules! summary_columns {
@@ -86,7 +88,7 @@ macro_rules! summary_columns {
 macro_rules! detail_columns {
     () => {
         "c.id, c.user_id, c.title, c.description, c.status, c.kind, c.visibility, c.body, \
-         c.body_bytes, c.version, c.metadata, c.created_at, c.updated_at"
+         c.body_bytes, c.version, c.metadata, c.created_at, c.updated_at, c.archive_state"
     };
 }
 
@@ -138,8 +140,8 @@ statements! {
         "SELECT MIN(created_at) FROM content";
     /// PostgreSQL locks the row, as SQLite's transaction has locked everything already.
     content_version: "SELECT" "content", "SELECT content version",
-        "SELECT version, user_id FROM content WHERE id = $1",
-        postgres "SELECT version, user_id FROM content WHERE id = $1 FOR UPDATE";
+        "SELECT version, user_id, archive_state = 'archived' FROM content WHERE id = $1",
+        postgres "SELECT version, user_id, archive_state = 'archived' FROM content WHERE id = $1 FOR UPDATE";
     content_insert: "INSERT" "content", "INSERT content batch",
         "INSERT INTO content (id, user_id, title, description, status, kind, visibility, body, \
                 body_bytes, metadata, created_at, updated_at) \
@@ -166,7 +168,8 @@ statements! {
                  metadata = COALESCE($7, metadata), \
                  version = version + 1, updated_at = $8 \
                  WHERE id = $1 RETURNING ", "id, user_id, title, description, status, kind, \
-                 visibility, body, body_bytes, version, metadata, created_at, updated_at");
+                 visibility, body, body_bytes, version, metadata, created_at, updated_at, \
+                 archive_state");
     content_delete: "DELETE" "content", "DELETE content",
         "DELETE FROM content WHERE id = $1";
     user_by_id: "SELECT" "users", "SELECT user by id",
@@ -184,6 +187,8 @@ statements! {
     nft_page_by_token: "SELECT" "nft", "SELECT nft page by token",
         concat!("SELECT ", nft_columns!(), " FROM nft \
                  WHERE token_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2");
+    nft_is_owned: "SELECT" "nft", "SELECT nft owned by wallet",
+        "SELECT EXISTS (SELECT 1 FROM nft WHERE content_id = $1 AND owner_address = $2)";
     transaction_page_by_user: "SELECT" "transaction", "SELECT transaction page by user",
         concat!("SELECT ", transaction_columns!(), " FROM \"transaction\" \
                  WHERE user_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2");
@@ -224,7 +229,7 @@ mod tests {
     use crate::db::dialect::Dialect;
     use crate::db::lease::To;
     use crate::db::plan::plan;
-    use crate::db::{Direct, Place};
+    use crate::db::{Direct, Place, archive_statements};
     use crate::seed::insert::seed;
 
     /// What each index is for. A primary key stands as SQLite names it.
@@ -279,6 +284,16 @@ mod tests {
         (
             "idempotency_expire",
             "idx_idempotency_expires_at (expires_at<?)",
+        ),
+        ("claim", "idx_content_not_archived (created_at<?)"),
+        ("oldest", "idx_content_not_archived"),
+        ("advance", "idx_content_lease (lease_owner=?)"),
+        ("release", "idx_content_lease (lease_owner=?)"),
+        ("payload_out", "idx_content_archive_object (object_key=?)"),
+        ("object_in_use", "idx_content_archive_object (object_key=?)"),
+        (
+            "manifest",
+            "sqlite_autoindex_content_archive_1 (content_id=?)",
         ),
     ];
 
@@ -372,6 +387,9 @@ mod tests {
         "idx_content_user_page",
         "idx_nft_content",
         "idx_idempotency_expires_at",
+        "idx_content_not_archived",
+        "idx_content_lease",
+        "idx_content_archive_object",
     ];
 
     async fn database() -> (Direct, tempfile::TempDir) {
@@ -389,7 +407,7 @@ mod tests {
     }
 
     fn text_of(dialect: Dialect, name: &str) -> &'static str {
-        let all = texts(dialect);
+        let all = [texts(dialect), archive_statements::texts(dialect)].concat();
         all.iter().find(|(known, _)| *known == name).unwrap().1
     }
 
@@ -469,7 +487,12 @@ mod tests {
             }
         }
         // Each statement says which binds it takes: PostgreSQL refuses one that is missing or too many.
-        for (name, sql) in texts(Dialect::Postgres) {
+        let all = [
+            texts(Dialect::Postgres),
+            archive_statements::texts(Dialect::Postgres),
+        ]
+        .concat();
+        for (name, sql) in all {
             if sql.starts_with("SELECT ") {
                 if let Err(error) = plan(&mut direct, sql).await {
                     wrong.push(format!("{name}: {error}"));
@@ -498,9 +521,12 @@ mod tests {
 
     #[test]
     fn statements_are_told_apart_by_their_summary() {
-        let mut summaries = SUMMARIES.to_vec();
+        let mut summaries = [SUMMARIES, archive_statements::SUMMARIES].concat();
         summaries.sort_unstable();
         summaries.dedup();
-        assert_eq!(summaries.len(), SUMMARIES.len());
+        assert_eq!(
+            summaries.len(),
+            SUMMARIES.len() + archive_statements::SUMMARIES.len()
+        );
     }
 }

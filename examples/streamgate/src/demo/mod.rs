@@ -111,11 +111,11 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
     let mut screen = Screen::new();
     prepare(&args.out)?;
     // Dropped last, so that the service says goodbye to its database.
-    let postgres;
+    let kept;
     let running = tokio::select! {
         started = start(&args, &mut screen) => {
-            let (running, server) = started?;
-            postgres = server;
+            let (running, started_too) = started?;
+            kept = started_too;
             running
         }
         stop = interrupted() => return Err(stop),
@@ -134,7 +134,7 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         leaking.abort();
     }
     running.stop(STOP).await;
-    drop(postgres);
+    drop(kept);
     match outcome?.complaint() {
         Some(complaint) => Err(Fatal::Failed(complaint)),
         None => Ok(()),
@@ -167,15 +167,22 @@ fn prepare(out: &Path) -> Result<(), Fatal> {
     })
 }
 
-async fn start(args: &Args, screen: &mut Screen) -> Result<(Running, Option<Postgres>), Fatal> {
-    let postgres = if args.with.contains(&With::Postgres) {
-        Some(start_postgres(screen).await?)
+/// What the service keeps its data in, beside what it makes itself.
+type Kept = (Postgres, tempfile::TempDir);
+
+async fn start(args: &Args, screen: &mut Screen) -> Result<(Running, Option<Kept>), Fatal> {
+    let kept = if args.with.contains(&With::Postgres) {
+        let archive = tempfile::tempdir().map_err(|source| Fatal::File {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        Some((start_postgres(screen).await?, archive))
     } else {
         None
     };
-    let database = postgres
+    let database = kept
         .as_ref()
-        .map(|server| server.url().parse().map_err(Fatal::Failed));
+        .map(|(server, _)| server.url().parse().map_err(Fatal::Failed));
     screen.line(&format!(
         "Seeding {} users, {} contents, NFTs and transactions ...",
         args.users, args.contents
@@ -188,13 +195,15 @@ async fn start(args: &Args, screen: &mut Screen) -> Result<(Running, Option<Post
         contents: args.contents,
         seed: args.seed,
         database: database.transpose()?,
+        archive_dir: kept.as_ref().map(|(_, dir)| dir.path().to_owned()),
+        archive_every: Some(Duration::from_secs(3_600)),
         ..Settings::default()
     };
     let running = serve::start(settings)
         .await
         .map_err(|fatal| name_the_option(fatal, args))?;
     screen.line(&format!("Ready in {:.1} s.", begin.elapsed().as_secs_f64()));
-    Ok((running, postgres))
+    Ok((running, kept))
 }
 
 async fn start_postgres(screen: &mut Screen) -> Result<Postgres, Fatal> {

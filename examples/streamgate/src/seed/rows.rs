@@ -189,7 +189,7 @@ pub(super) fn content(seed: u64, index: u64, users: u64) -> ContentRow {
             500 + traits % 7_500,
             traits & 1 == 1
         ),
-        created_at: micros(ids::content_millis(index)),
+        created_at: micros(ids::content_created_millis(index)),
     }
 }
 

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{Either, Empty};
@@ -64,6 +64,8 @@ where
         if is_head {
             // The routes answer as to GET; the body is dropped below, before it is compressed.
             *request.method_mut() = Method::GET;
+            // A range is defined for GET alone, RFC 9110 section 14.2.
+            request.headers_mut().remove(RANGE);
         }
         let (raw, sent) = (self.raw.clone(), self.sent.clone());
         let answer = self.inner.call(request);
@@ -101,7 +103,8 @@ fn tag<R>(response: &mut Response<R>) {
 
 fn is_known<R>(response: &Response<R>, known: &IfNoneMatch) -> bool {
     let tag = response.headers().get(ETAG);
-    response.status() == StatusCode::OK && tag.is_some_and(|tag| known.holds(tag))
+    let has_content = [StatusCode::OK, StatusCode::PARTIAL_CONTENT].contains(&response.status());
+    has_content && tag.is_some_and(|tag| known.holds(tag))
 }
 
 /// Keeps the headers that a cache updates: tag, Vary, Cache-Control.

@@ -7,6 +7,7 @@
 //! compression → `origin` (shedding, deadline, problem bodies) → the routes.
 
 mod accept;
+mod archive;
 mod backlog;
 mod connection;
 mod counted;
@@ -26,6 +27,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api::App;
+use crate::archive::command::directory_of;
+use crate::archive::{Archive, ColdStore};
 use crate::cache::budget;
 use crate::db::{Database, Direct, Place, PoolSize};
 use crate::error::Fatal;
@@ -106,8 +109,19 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     };
     let db = Database::open(&place, size, settings.query_deadline, &observe).await?;
 
+    let archive_dir = settings.archive_dir.clone();
+    let cold = ColdStore::local(&archive_dir.unwrap_or_else(|| directory_of(&place)))?;
+    let archive = Archive::new(cold, observe.clone(), settings.archive_after, None);
     let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
-    let app = App::new(observe, db, cache_bytes, &settings.cursor_keys).map_err(Fatal::Agent)?;
+    let app = App::new(
+        observe,
+        db,
+        archive,
+        settings.chain,
+        cache_bytes,
+        &settings.cursor_keys,
+    )
+    .map_err(Fatal::Agent)?;
     let app = Arc::new(app);
     let (stop, stopped) = watch::channel(false);
     let acceptor = if settings.observed {
@@ -131,6 +145,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         stop,
         acceptor,
         backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
+        archiver: tokio::spawn(archive::watch(Arc::clone(&app), settings.archive_every)),
     };
     agent.ready(true);
     Ok(Running {

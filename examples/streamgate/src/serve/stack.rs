@@ -24,6 +24,9 @@ use crate::settings::Settings;
 /// default is 32 bytes.
 const SMALLEST: u64 = 1_024;
 
+/// Packed already, and asked for in parts, whose numbers are those of the plain bytes.
+const VIDEO: NotForContentType = NotForContentType::const_new("video/");
+
 /// What answers a connection's requests.
 pub(super) trait Serves:
     Service<
@@ -75,7 +78,11 @@ pub(super) fn unobserved(app: &Arc<App>, settings: &Settings) -> impl Serves {
     let reused = Reuse::new(origin, app.observe.compressions_saved.clone());
     let compressed = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
-        .compress_when(SizeAbove::new(SMALLEST).and(NotForContentType::SSE))
+        .compress_when(
+            SizeAbove::new(SMALLEST)
+                .and(NotForContentType::SSE)
+                .and(VIDEO),
+        )
         .layer(reused);
     Front::new(compressed, &app.observe)
 }

@@ -25,6 +25,7 @@ pub(super) struct Tasks {
     pub(super) stop: watch::Sender<bool>,
     pub(super) acceptor: JoinHandle<JoinSet<()>>,
     pub(super) backlog: JoinHandle<()>,
+    pub(super) archiver: JoinHandle<()>,
 }
 
 /// How a stop went.
@@ -65,9 +66,12 @@ impl Running {
             stop,
             mut acceptor,
             backlog,
+            archiver,
         } = self.tasks;
         stop.send_replace(true);
         backlog.abort();
+        // Anywhere on the way: that is what its steps are for.
+        archiver.abort();
         let mut cut = 0;
         match tokio::time::timeout_at(drained_by, &mut acceptor).await {
             Ok(Ok(mut open)) => {

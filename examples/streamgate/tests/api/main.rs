@@ -8,12 +8,16 @@
     reason = "a panic is how a test says that the contract is broken"
 )]
 
+mod bad_input;
 mod batch;
 mod content;
 mod database;
 mod encoding;
+mod http2;
 mod limits;
 mod lists;
 mod observed;
+mod protobuf;
+mod streams;
 mod support;
 mod writes;

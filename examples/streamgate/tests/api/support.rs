@@ -38,6 +38,7 @@ pub(crate) fn settings() -> Settings {
         contents: CONTENTS,
         seed: SEED,
         cache_bytes: Some(64 << 20),
+        archive_dir: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/archive").into()),
         ..Settings::default()
     }
 }
