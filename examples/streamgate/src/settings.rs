@@ -17,6 +17,8 @@ pub struct Settings {
     pub public: SocketAddr,
     /// Address of the agent's endpoints; port 0 takes a free one.
     pub agent: SocketAddr,
+    /// Certificates and key of the public API; `None` speaks clear text.
+    pub tls: Option<TlsFiles>,
     /// SQLite file; `None` makes one in a temporary directory that is removed at the end.
     pub database: Option<PathBuf>,
     /// Users of the demo data, 1..=1 000 000. An already seeded database is left as it is.
@@ -52,11 +54,21 @@ pub struct Settings {
     pub control: bool,
 }
 
+/// Files that make a server speak TLS, both PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The server's certificate, then those that lead to a root.
+    pub certificates: PathBuf,
+    /// The key of the first certificate.
+    pub key: PathBuf,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             public: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent: SocketAddr::from(([127, 0, 0, 1], 6060)),
+            tls: None,
             database: None,
             users: 5_000,
             contents: 100_000,
@@ -89,6 +101,12 @@ pub struct Args {
     /// Address of the agent's endpoints.
     #[arg(long, default_value = "127.0.0.1:6060")]
     agent: SocketAddr,
+    /// PEM file with the certificates of the public API, its own first: speaks TLS.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the key of the certificate.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// SQLite file; without it a throw-away one.
     #[arg(long)]
     database: Option<PathBuf>,
@@ -151,6 +169,10 @@ impl Args {
         Ok(Settings {
             public: self.public,
             agent: self.agent,
+            tls: self
+                .tls_cert
+                .zip(self.tls_key)
+                .map(|(certificates, key)| TlsFiles { certificates, key }),
             database: self.database,
             users: self.users,
             contents: self.contents,

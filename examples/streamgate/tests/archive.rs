@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a panic is how a test says that the contract is broken"
@@ -185,7 +186,10 @@ async fn read_all(files: &Files, conn: &mut SqliteConnection) -> Hashes {
 }
 
 fn frame(archive: &Path, key: &str, offset: i64, length: i64) -> Vec<u8> {
-    let path = archive.join("content").join(&key[..2]).join(key);
+    let path = archive
+        .join("content")
+        .join(key.get(..2).unwrap())
+        .join(key);
     let object = std::fs::read(path).unwrap();
     let start = usize::try_from(offset).unwrap();
     object[start..start + usize::try_from(length).unwrap()].to_vec()

@@ -1,5 +1,6 @@
 //! `streamgate archive`: archives what is old enough, removes orphans, says what it did.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,8 +63,14 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         .await
         .map_err(|error| Fatal::Failed(chain(&error)))?;
     db.close().await;
-    println!("archived {archived} contents, removed {removed} orphans");
-    Ok(())
+    let said = format!("archived {archived} contents, removed {removed} orphans\n");
+    std::io::stdout()
+        .lock()
+        .write_all(said.as_bytes())
+        .map_err(|source| Fatal::System {
+            what: "cannot print what was done",
+            source,
+        })
 }
 
 fn chain(error: &ArchiveError) -> String {

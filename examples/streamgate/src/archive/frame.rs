@@ -124,7 +124,9 @@ mod tests {
     fn an_object_takes_no_more_than_its_limit() {
         // Digits of a hash do not compress below half.
         let noise: String = (0..20_000).map(|n: u64| sha256(&n.to_be_bytes())).collect();
-        let rows: Vec<Leased> = (0..30).map(|n| row(n, noise[n..].to_owned())).collect();
+        let rows: Vec<Leased> = (0..30)
+            .map(|n| row(n, noise.get(n..).unwrap().to_owned()))
+            .collect();
         let packed = Packed::of(&rows).unwrap();
         assert!(packed.bytes.len() <= OBJECT_BYTES);
         assert!(packed.frames.len() < rows.len(), "{}", packed.bytes.len());

@@ -13,10 +13,11 @@ use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-use super::connection;
 use super::stop::told;
+use super::{connection, tls};
 use crate::observe::Observe;
 
 /// First pause after a failed accept. Without one, a process without file descriptors spins: the
@@ -29,6 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Accepts until told to stop; gives the connections that are still open.
 pub(super) async fn accept<S, R>(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     service: S,
     observe: Observe,
     connections: usize,
@@ -68,9 +70,17 @@ where
             continue;
         };
         quicken(&stream);
-        let serve = connection::serve(stream, service.clone(), observe.clone(), stop.clone());
+        let (tls, service) = (tls.clone(), service.clone());
+        let (observe, stop) = (observe.clone(), stop.clone());
         open.spawn(async move {
-            serve.await;
+            match tls {
+                None => connection::serve(stream, service, observe, stop).await,
+                Some(tls) => {
+                    if let Some(stream) = tls::agree(&tls, stream).await {
+                        connection::serve(stream, service, observe, stop).await;
+                    }
+                }
+            }
             drop(place);
         });
     }

@@ -17,6 +17,7 @@ mod origin;
 mod stack;
 mod stop;
 mod throw_away;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,10 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         address: settings.public,
         source,
     })?;
+    let tls = match &settings.tls {
+        Some(files) => Some(tls::acceptor(&files.certificates, &files.key)?),
+        None => None,
+    };
     let agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
         .listen(settings.agent)
@@ -116,6 +121,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     let service = stack::stack(&app, &settings);
     let acceptor = accept::accept(
         listener,
+        tls,
         service,
         app.observe.clone(),
         settings.connections,

@@ -19,4 +19,5 @@ mod observed;
 mod protobuf;
 mod streams;
 mod support;
+mod tls;
 mod writes;
