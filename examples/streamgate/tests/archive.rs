@@ -13,7 +13,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -109,7 +109,10 @@ impl Files {
         let out = child.stdout.take().unwrap();
         BufReader::new(out).read_line(&mut line).unwrap();
         kill(&mut child);
-        assert_eq!(line.trim_end(), format!("halted at {step}"));
+        let mut said = String::new();
+        let mut err = child.stderr.take().unwrap();
+        err.read_to_string(&mut said).unwrap();
+        assert_eq!(line.trim_end(), format!("halted at {step}"), "{said}");
     }
 
     /// An archiver that nobody disturbs; what it says at the end.
