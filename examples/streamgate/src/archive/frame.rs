@@ -4,7 +4,7 @@
 //! `every_row_comes_back_from_its_range`, `a_frame_that_unpacks_to_more_than_the_cap_is_refused`.
 //!
 //! Every row is a zstd frame of its own, so that a cold read is one ranged read and one small
-//! decompression. What the frames of one object have in common is not used; the price is in the README.
+//! decompression. What the frames of one object have in common is not used.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
