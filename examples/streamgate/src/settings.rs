@@ -19,6 +19,8 @@ pub struct Settings {
     pub public: SocketAddr,
     /// Address of the agent's endpoints; port 0 takes a free one.
     pub agent: SocketAddr,
+    /// Certificates and key of the public API; `None` speaks clear text.
+    pub tls: Option<TlsFiles>,
     /// SQLite file or PostgreSQL; `None` makes a file in a temporary directory that is removed at the end.
     pub database: Option<Place>,
     /// PostgreSQL connections at most, 1..=1 000; the server's own limit may leave fewer.
@@ -62,11 +64,21 @@ pub struct Settings {
     pub control: bool,
 }
 
+/// Files that make a server speak TLS, both PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The server's certificate, then those that lead to a root.
+    pub certificates: PathBuf,
+    /// The key of the first certificate.
+    pub key: PathBuf,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             public: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent: SocketAddr::from(([127, 0, 0, 1], 6060)),
+            tls: None,
             database: None,
             pool_max: 100,
             instances: 1,
@@ -102,6 +114,12 @@ pub struct Args {
     /// Address of the agent's endpoints.
     #[arg(long, default_value = "127.0.0.1:6060")]
     agent: SocketAddr,
+    /// PEM file with the certificates of the public API, its own first: speaks TLS.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the key of the certificate.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// SQLite file or postgres://user:password@host/database; without it a throw-away file.
     #[arg(long, value_name = "FILE|URL")]
     database: Option<Place>,
@@ -173,6 +191,10 @@ impl Args {
         Ok(Settings {
             public: self.public,
             agent: self.agent,
+            tls: self
+                .tls_cert
+                .zip(self.tls_key)
+                .map(|(certificates, key)| TlsFiles { certificates, key }),
             database: self.database,
             pool_max: self.pool_max,
             instances: self.instances,

@@ -2,17 +2,20 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "a panic is how a test says that the contract is broken"
 )]
 
+#[path = "api/database.rs"]
+mod database;
 #[path = "api/support.rs"]
 #[expect(dead_code, reason = "another test binary uses the rest")]
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +24,7 @@ use http::Method;
 use sha2::{Digest as _, Sha256};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
-use streamgate::settings::Settings;
+use streamgate::settings::{Place, Settings};
 
 use support::{Service, content, service_with, settings};
 
@@ -65,7 +68,7 @@ impl Files {
 
     fn settings(&self) -> Settings {
         Settings {
-            database: Some(self.database.clone()),
+            database: Some(Place::File(self.database.clone())),
             archive_dir: Some(self.archive.clone()),
             contents: CONTENTS,
             archive_after: Duration::from_secs(days() * 86_400),
@@ -108,7 +111,10 @@ impl Files {
         let out = child.stdout.take().unwrap();
         BufReader::new(out).read_line(&mut line).unwrap();
         kill(&mut child);
-        assert_eq!(line.trim_end(), format!("halted at {step}"));
+        let mut said = String::new();
+        let mut err = child.stderr.take().unwrap();
+        err.read_to_string(&mut said).unwrap();
+        assert_eq!(line.trim_end(), format!("halted at {step}"), "{said}");
     }
 
     /// An archiver that nobody disturbs; what it says at the end.
@@ -185,7 +191,10 @@ async fn read_all(files: &Files, conn: &mut SqliteConnection) -> Hashes {
 }
 
 fn frame(archive: &Path, key: &str, offset: i64, length: i64) -> Vec<u8> {
-    let path = archive.join("content").join(&key[..2]).join(key);
+    let path = archive
+        .join("content")
+        .join(key.get(..2).unwrap())
+        .join(key);
     let object = std::fs::read(path).unwrap();
     let start = usize::try_from(offset).unwrap();
     object[start..start + usize::try_from(length).unwrap()].to_vec()

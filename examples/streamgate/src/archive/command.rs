@@ -1,12 +1,13 @@
 //! `streamgate archive`: archives what is old enough, removes orphans, says what it did.
 
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use streamgate_agent::Agent;
 
 use super::{Archive, ArchiveError, ColdStore, Step};
-use crate::db::{Database, Place, PoolSize};
+use crate::db::{Database, DbError, Place, PoolSize};
 use crate::error::Fatal;
 use crate::observe::Observe;
 
@@ -18,6 +19,9 @@ const CONNECTIONS: PoolSize = PoolSize {
     max: 2,
     instances: 1,
 };
+/// How long a database that is busy with others is asked again: its connections are waited for as long as a
+/// request may, half a second, and no client waits here.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The options of `streamgate archive`.
 #[derive(Clone, Debug, clap::Args)]
@@ -57,7 +61,13 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         .start()
         .map_err(Fatal::Agent)?;
     let observe = Observe::new(agent).map_err(Fatal::Agent)?;
-    let db = Database::open(&args.database, CONNECTIONS, QUERY_DEADLINE, &observe).await?;
+    let started = Instant::now();
+    let db = loop {
+        match Database::open(&args.database, CONNECTIONS, QUERY_DEADLINE, &observe).await {
+            Err(fatal) if is_busy(&fatal) && started.elapsed() < PATIENCE => {}
+            opened => break opened?,
+        }
+    };
     let dir = args
         .archive_dir
         .unwrap_or_else(|| directory_of(&args.database));
@@ -67,13 +77,38 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         Duration::from_secs(args.archive_after_days * 86_400),
         args.archive_crash_at,
     );
-    let (archived, removed) = archive
-        .run_all(&db, |_| std::future::ready(()))
-        .await
-        .map_err(|error| Fatal::Failed(chain(&error)))?;
+    let outcome = loop {
+        match archive.run_all(&db, |_| std::future::ready(())).await {
+            Err(error) if is_busy(&error) && started.elapsed() < PATIENCE => {}
+            outcome => break outcome,
+        }
+    };
+    let (archived, removed) = outcome.map_err(|error| Fatal::Failed(chain(&error)))?;
     db.close().await;
-    println!("archived {archived} contents, removed {removed} orphans");
-    Ok(())
+    let said = format!("archived {archived} contents, removed {removed} orphans\n");
+    std::io::stdout()
+        .lock()
+        .write_all(said.as_bytes())
+        .map_err(|source| Fatal::System {
+            what: "cannot print what was done",
+            source,
+        })
+}
+
+/// Whether all that failed was the wait for a connection.
+fn is_busy(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let driver = error.downcast_ref::<sqlx::Error>();
+        let ours = error.downcast_ref::<DbError>();
+        if matches!(driver, Some(sqlx::Error::PoolTimedOut))
+            || matches!(ours, Some(DbError::PoolTimeout))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn chain(error: &ArchiveError) -> String {

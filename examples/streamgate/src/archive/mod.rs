@@ -54,7 +54,7 @@ pub(crate) struct Archive {
 /// Why the archive could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ArchiveError {
-    #[error(transparent)]
+    #[error("the database failed")]
     Database(#[from] DbError),
     #[error("the object store failed")]
     Store(#[from] object_store::Error),

@@ -493,10 +493,10 @@ mod tests {
         ]
         .concat();
         for (name, sql) in all {
-            if sql.starts_with("SELECT ") {
-                if let Err(error) = plan(&mut direct, sql).await {
-                    wrong.push(format!("{name}: {error}"));
-                }
+            if sql.starts_with("SELECT ")
+                && let Err(error) = plan(&mut direct, sql).await
+            {
+                wrong.push(format!("{name}: {error}"));
             }
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));

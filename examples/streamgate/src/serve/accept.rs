@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
-use super::connection;
 use super::stack::Serves;
 use super::stop::told;
+use super::{connection, tls};
 use crate::observe::Observe;
 
 /// First pause after a failed accept. Without one, a process without file descriptors spins: the
@@ -25,6 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Accepts until told to stop; gives the connections that are still open.
 pub(super) async fn accept(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     service: impl Serves,
     observe: Observe,
     connections: usize,
@@ -56,9 +58,17 @@ pub(super) async fn accept(
             continue;
         };
         quicken(&stream);
-        let serve = connection::serve(stream, service.clone(), observe.clone(), stop.clone());
+        let (tls, service) = (tls.clone(), service.clone());
+        let (observe, stop) = (observe.clone(), stop.clone());
         open.spawn(async move {
-            serve.await;
+            match tls {
+                None => connection::serve(stream, service, observe, stop).await,
+                Some(tls) => {
+                    if let Some(stream) = tls::agree(&tls, stream).await {
+                        connection::serve(stream, service, observe, stop).await;
+                    }
+                }
+            }
             drop(place);
         });
     }

@@ -18,6 +18,7 @@ mod reuse;
 mod stack;
 mod stop;
 mod throw_away;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -79,6 +80,10 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         address: settings.public,
         source,
     })?;
+    let tls = match &settings.tls {
+        Some(files) => Some(tls::acceptor(&files.certificates, &files.key)?),
+        None => None,
+    };
     let mut agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
         // Made to be looked at: profiles one after the other are its use.
@@ -127,6 +132,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     let acceptor = if settings.observed {
         tokio::spawn(accept::accept(
             listener,
+            tls,
             stack::stack(&app, &settings),
             app.observe.clone(),
             settings.connections,
@@ -135,6 +141,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     } else {
         tokio::spawn(accept::accept(
             listener,
+            tls,
             stack::unobserved(&app, &settings),
             app.observe.clone(),
             settings.connections,

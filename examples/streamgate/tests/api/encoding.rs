@@ -79,11 +79,8 @@ async fn an_answer_is_compressed_once_for_each_encoding() {
                 assert_eq!(answer.body, plain.body);
             }
         }
-        assert_eq!(
-            saved().await - before,
-            3.0,
-            "{path}: two of gzip, one of br"
-        );
+        let saved = saved().await - before;
+        assert!((saved - 3.0).abs() < 0.5, "{path}: {saved}, not two of gzip and one of br");
     }
 }
 

@@ -20,4 +20,5 @@ mod observed;
 mod protobuf;
 mod streams;
 mod support;
+mod tls;
 mod writes;

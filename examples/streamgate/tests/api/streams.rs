@@ -163,7 +163,7 @@ async fn a_gated_stream_needs_a_token_of_an_owner() {
     }
     let foreign = format!("/v1/streams/{}/segments/0?token={token}", content(other));
     assert_eq!(service.get(&foreign).await.problem().0, 403);
-    for bad in ["", "AAAA", &token[1..], "%00", "é"] {
+    for bad in ["", "AAAA", token.get(1..).unwrap(), "%00", "é"] {
         let answer = service.get(&format!("{}?token={bad}", paths[0])).await;
         assert!(matches!(answer.status.as_u16(), 400 | 403), "{bad}");
     }

@@ -31,7 +31,8 @@ pub(crate) async fn fresh() -> Option<Place> {
 pub(crate) async fn start() -> Option<Postgres> {
     let Some(installation) = Installation::find() else {
         // Not by `println!`, which a passing test keeps for itself.
-        writeln!(std::io::stderr(), "skipped: PostgreSQL is not installed").unwrap();
+        let said = std::io::stderr().write_all(b"skipped: PostgreSQL is not installed\n");
+        said.unwrap();
         return None;
     };
     Some(Postgres::start(&installation, CONNECTIONS).await.unwrap())
