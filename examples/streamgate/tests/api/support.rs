@@ -38,6 +38,8 @@ pub(crate) fn settings() -> Settings {
         contents: CONTENTS,
         seed: SEED,
         cache_bytes: Some(64 << 20),
+        // An agent that was not shut down keeps what it looks at, so all services of a test run share a server.
+        pool_max: 4,
         ..Settings::default()
     }
 }
