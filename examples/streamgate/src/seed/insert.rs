@@ -74,7 +74,7 @@ pub(crate) async fn seed(
         // Otherwise the log stays as large as the database, and every read looks through it first.
         To::Sqlite(_) => "PRAGMA wal_checkpoint(TRUNCATE)",
         // Otherwise it plans for empty tables until its own daemon comes by.
-        To::Postgres(_) => "ANALYZE",
+        To::Postgres(_) => r#"ANALYZE users, content, nft, "transaction""#,
     };
     script(direct, settle).await
 }

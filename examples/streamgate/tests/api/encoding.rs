@@ -80,7 +80,10 @@ async fn an_answer_is_compressed_once_for_each_encoding() {
             }
         }
         let saved = saved().await - before;
-        assert!((saved - 3.0).abs() < 0.5, "{path}: {saved}, not two of gzip and one of br");
+        assert!(
+            (saved - 3.0).abs() < 0.5,
+            "{path}: {saved}, not two of gzip and one of br"
+        );
     }
 }
 

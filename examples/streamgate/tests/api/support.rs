@@ -39,6 +39,8 @@ pub(crate) fn settings() -> Settings {
         seed: SEED,
         cache_bytes: Some(64 << 20),
         archive_dir: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/archive").into()),
+        // An agent that was not shut down keeps what it looks at, so all services of a test run share a server.
+        pool_max: 4,
         ..Settings::default()
     }
 }
