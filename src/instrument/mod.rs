@@ -18,9 +18,17 @@ pub(crate) mod scope;
 pub(crate) mod traces;
 
 #[cfg(feature = "tracing")]
+mod bounded_text;
+#[cfg(feature = "tracing")]
 mod entered;
 #[cfg(all(feature = "tracing", feature = "otlp"))]
 pub(crate) mod host_spans;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod known;
+#[cfg(feature = "tracing")]
+pub(crate) mod log_line;
+#[cfg(feature = "opentelemetry")]
+pub(crate) mod meter;
 #[cfg(feature = "metrics")]
 pub(crate) mod recorder;
 #[cfg(feature = "tower")]
@@ -31,3 +39,5 @@ pub(crate) mod request_layer;
 pub(crate) mod request_route;
 #[cfg(feature = "tracing")]
 pub(crate) mod span;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod undeclared;

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -50,6 +50,14 @@ pub(crate) enum Problem {
     BadGateway,
     /// The service does not answer the edge in time.
     GatewayTimeout,
+    /// The database is away for now; the cause is for the log.
+    Unavailable(Arc<dyn Error + Send + Sync>),
+    /// The content is for owners of an NFT, and the request does not show one.
+    Gated,
+    /// The range begins behind the end.
+    RangeNotSatisfiable {
+        length: u64,
+    },
     /// Our fault; the cause is for the log.
     Internal(Arc<dyn Error + Send + Sync>),
 }
@@ -98,9 +106,13 @@ impl Problem {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BatchInvalid(_) | Self::KeyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::PoolTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::BadGateway => StatusCode::BAD_GATEWAY,
             Self::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Gated => StatusCode::FORBIDDEN,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -130,6 +142,9 @@ impl Problem {
             Self::PoolTimeout => ("pool-timeout", "The database is overloaded"),
             Self::BadGateway => ("bad-gateway", "The service cannot be reached"),
             Self::GatewayTimeout => ("gateway-timeout", "The service does not answer"),
+            Self::Unavailable(_) => ("unavailable", "The database is away for now"),
+            Self::Gated => ("gated", "The content is for owners"),
+            Self::RangeNotSatisfiable { .. } => ("range", "The range lies behind the end"),
             Self::Internal(_) => ("internal", "Something failed on our side"),
         }
     }
@@ -159,10 +174,14 @@ impl Problem {
                 format!("nothing was written; {} errors follow", rows.len())
             }
             Self::KeyMismatch => "send another Idempotency-Key for another body".to_owned(),
-            Self::Overloaded | Self::PoolTimeout => "try again after the stated time".to_owned(),
+            Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
+                "try again after the stated time".to_owned()
+            }
             Self::BadGateway | Self::GatewayTimeout => {
                 "nothing is kept that could be served instead".to_owned()
             }
+            Self::Gated => "show a token of POST /v1/nft/verify for an owner's wallet".to_owned(),
+            Self::RangeNotSatisfiable { length } => format!("there are {length} bytes"),
             Self::Internal(_) => "the cause is in the log under this trace_id".to_owned(),
         }
     }
@@ -174,7 +193,10 @@ impl From<DbError> for Problem {
             DbError::PoolTimeout => Self::PoolTimeout,
             DbError::QueryTimeout { .. } => Self::Overloaded,
             DbError::Exists => Self::Exists,
-            DbError::Dangling | DbError::Failed { .. } => Self::Internal(Arc::new(error)),
+            DbError::Unavailable { .. } => Self::Unavailable(Arc::new(error)),
+            DbError::Dangling | DbError::Cold(_) | DbError::Failed { .. } => {
+                Self::Internal(Arc::new(error))
+            }
         }
     }
 }
@@ -197,6 +219,13 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
     let trace_id = request_headers.trace_id();
     if let Problem::Internal(cause) = &problem {
         tracing::error!(trace_id, cause = chain(cause.as_ref()), "a request failed");
+    }
+    if let Problem::Unavailable(cause) = &problem {
+        tracing::warn!(
+            trace_id,
+            cause = chain(cause.as_ref()),
+            "the database is away"
+        );
     }
     let (slug, title) = problem.slug_and_title();
     let body = Body {
@@ -223,7 +252,12 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
         Problem::MethodNotAllowed(allow) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        Problem::Overloaded | Problem::PoolTimeout => {
+        Problem::RangeNotSatisfiable { length } => {
+            if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
+                headers.insert(CONTENT_RANGE, range);
+            }
+        }
+        Problem::Overloaded | Problem::PoolTimeout | Problem::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

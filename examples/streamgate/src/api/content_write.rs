@@ -7,7 +7,7 @@
 //! invalidation must not leave a stale cache behind.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Buf;
 use futures_util::Stream;
@@ -23,8 +23,9 @@ use super::content::represent;
 use super::etag::Expected;
 use super::fields::FieldSet;
 use super::input::{ContentInput, Invalid, PatchInput};
+use super::media::Media;
 use super::state::App;
-use crate::db::content::Content;
+use crate::db::content::{Content, Storage};
 use crate::db::content_write::{Guarded, Inserted, NewContent};
 use crate::problem::Problem;
 
@@ -42,7 +43,8 @@ where
     let input: ContentInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let row = input.into_row(now_micros()).map_err(refuse)?;
     let content = as_stored(&row)?;
-    let inserted = finish(async move {
+    let deadline = app.db.write_deadline();
+    let inserted = finish(deadline, async move {
         let inserted = app
             .db
             .insert_contents(std::slice::from_ref(&row), None)
@@ -61,7 +63,13 @@ where
             });
         }
     }
-    let mut response = represent(StatusCode::CREATED, &content, None, FieldSet::ALL)?;
+    let mut response = represent(
+        StatusCode::CREATED,
+        &content,
+        None,
+        FieldSet::ALL,
+        Media::Json,
+    )?;
     let location = HeaderValue::try_from(format!("/v1/content/{}", content.id));
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
@@ -80,21 +88,31 @@ where
     let bytes = body::json(&ask.headers, ask.body, BODY_LIMIT).await?;
     let input: PatchInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let patch = input.into_patch().map_err(refuse)?;
-    let changed = finish(async move {
+    let deadline = app.db.write_deadline();
+    let changed = finish(deadline, async move {
         let accepts = |version| expected.accepts(version);
-        let changed = app
+        let mut changed = app
             .db
             .update_content(id, &patch, now_micros(), accepts)
             .await;
+        // Restored, it rests: the archiver cannot take it again in between.
+        if matches!(changed, Ok(Guarded::Cold)) {
+            app.restore(id).await.map_err(|error| app.refused(error))?;
+            changed = app
+                .db
+                .update_content(id, &patch, now_micros(), accepts)
+                .await;
+        }
         settle(&app, id, &changed).await;
         changed.map_err(|error| app.refused(error))
     });
     match changed.await? {
         Guarded::Done { value, .. } => {
-            represent(StatusCode::OK, &value, None, FieldSet::ALL).map(not_stored)
+            represent(StatusCode::OK, &value, None, FieldSet::ALL, Media::Json).map(not_stored)
         }
         Guarded::Missing => Err(Problem::NotFound),
         Guarded::Stale => Err(Problem::PreconditionFailed),
+        Guarded::Cold => Err(Problem::Overloaded),
     }
 }
 
@@ -102,7 +120,8 @@ where
 pub(super) async fn remove<S>(app: Arc<App>, id: Uuid, ask: Ask<S>) -> Result<Response, Problem> {
     ask.query.finish("none")?;
     let expected = Expected::of(&ask.headers)?;
-    let removed = finish(async move {
+    let deadline = app.db.write_deadline();
+    let removed = finish(deadline, async move {
         let removed = app
             .db
             .delete_content(id, |version| expected.accepts(version))
@@ -117,14 +136,15 @@ pub(super) async fn remove<S>(app: Arc<App>, id: Uuid, ask: Ask<S>) -> Result<Re
             Ok(response)
         }
         Guarded::Missing => Err(Problem::NotFound),
-        Guarded::Stale => Err(Problem::PreconditionFailed),
+        // A removal asks for no payload.
+        Guarded::Stale | Guarded::Cold => Err(Problem::PreconditionFailed),
     }
 }
 
 /// Invalidates after a write. A failed one counts too: its commit may have succeeded unheard.
 async fn settle<T>(app: &App, id: Uuid, outcome: &Result<Guarded<T>, crate::db::DbError>) {
     match outcome {
-        Ok(Guarded::Missing | Guarded::Stale) => {}
+        Ok(Guarded::Missing | Guarded::Stale | Guarded::Cold) => {}
         Ok(Guarded::Done { user_id, .. }) => {
             let user = Uuid::try_parse(user_id).ok();
             app.contents_changed(&[id], user.as_slice()).await;
@@ -133,13 +153,17 @@ async fn settle<T>(app: &App, id: Uuid, outcome: &Result<Guarded<T>, crate::db::
     }
 }
 
-/// Runs to the end whether or not the client stays.
+/// Runs to the end whether or not the client stays; whoever waits is answered within `deadline`.
 pub(super) async fn finish<T: Send + 'static>(
+    deadline: Duration,
     write: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::spawn(streamgate_agent::in_request(write)).await {
-        Ok(outcome) => outcome,
-        Err(panicked) => Err(Problem::Internal(Arc::new(panicked))),
+    let written = tokio::spawn(streamgate_agent::in_request(write));
+    match tokio::time::timeout(deadline, written).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panicked)) => Err(Problem::Internal(Arc::new(panicked))),
+        // A commit under way may still succeed, so the task goes on, and invalidates at its end.
+        Err(_) => Err(Problem::Overloaded),
     }
 }
 
@@ -186,5 +210,6 @@ fn as_stored(row: &NewContent) -> Result<Content, Problem> {
         metadata,
         created_at: row.created_at,
         updated_at: row.created_at,
+        storage: Storage::Hot,
     })
 }

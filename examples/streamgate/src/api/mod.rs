@@ -16,14 +16,20 @@ mod cursor;
 pub(crate) mod etag;
 mod fields;
 mod input;
+mod kept;
 mod list;
+mod media;
 mod nft;
 mod page;
+mod range;
 pub(crate) mod reply;
 mod rows;
 mod state;
+mod streams;
 mod transactions;
 mod users;
+mod verify;
+mod wire;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,7 +38,8 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
-pub(crate) use state::App;
+pub(crate) use kept::{Encoded, Kept};
+pub(crate) use state::{App, Levels};
 
 use crate::problem::Problem;
 
@@ -42,6 +49,10 @@ pub(crate) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .or(batch::route(app))
         .unify()
         .or(users::route(app))
+        .unify()
+        .or(verify::route(app))
+        .unify()
+        .or(streams::routes(app))
         .unify()
         .or(nft::route(app))
         .unify()

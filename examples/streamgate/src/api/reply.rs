@@ -1,5 +1,6 @@
 //! Successful answers: JSON with the headers that caches read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,8 @@ use http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
 use super::etag::BaseTag;
+use super::kept::Kept;
+use super::media::Media;
 use crate::cache::Tag;
 
 /// What an edge voids answers by.
@@ -23,10 +26,15 @@ const GATED: &str = "private, no-store";
 
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, body: Bytes, gated: bool) -> Response {
+    bytes(status, "application/json", body, gated)
+}
+
+/// An answer of a media type.
+pub(super) fn bytes(status: StatusCode, media: &'static str, body: Bytes, gated: bool) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
     let caching = if gated { GATED } else { PUBLIC };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
@@ -50,11 +58,23 @@ pub(super) fn dated(mut response: Response, age: Duration, tags: &[Tag]) -> Resp
     response
 }
 
-/// A JSON answer with the tag of its representation, before its encoding is known.
-pub(super) fn tagged(status: StatusCode, body: Bytes, gated: bool, tag: &BaseTag) -> Response {
-    let mut response = json(status, body, gated);
+/// An answer with the tag of its representation, before its encoding is known.
+pub(super) fn tagged(
+    status: StatusCode,
+    media: Media,
+    body: Bytes,
+    gated: bool,
+    tag: &BaseTag,
+) -> Response {
+    let mut response = bytes(status, media.content_type(), body, gated);
     if let Ok(tag) = HeaderValue::try_from(tag.to_string()) {
         response.headers_mut().insert(ETAG, tag);
     }
+    response
+}
+
+/// The same answer, whose encodings are kept here.
+pub(super) fn kept(mut response: Response, kept: &Arc<Kept>) -> Response {
+    response.extensions_mut().insert(Arc::clone(kept));
     response
 }

@@ -1,20 +1,25 @@
 //! What handlers share: the database, the caches, the cursor keys.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason, Tier};
 use uuid::Uuid;
 
+use super::content::Represented;
 use super::cursor::Signer;
+use super::kept::Kept;
+use crate::archive::Archive;
 use crate::cache::{Bus, CacheKey, Cached, Epochs, L1, L2, Level2, Resource, Tag, Variant};
-use crate::db::Database;
 use crate::db::content::Content;
 use crate::db::nft::Nft;
 use crate::db::users::User;
+use crate::db::{Database, DbError};
 use crate::edge::Purger;
+use crate::gate::GateChecker;
+use crate::gate::mock::{ChainSettings, MockChain};
 use crate::observe::Observe;
 use crate::problem::Problem;
 
@@ -22,7 +27,9 @@ use crate::problem::Problem;
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) observe: Observe,
-    pub(crate) db: Database,
+    pub(crate) db: Arc<Database>,
+    pub(super) gate: Box<dyn GateChecker>,
+    pub(crate) archive: Archive,
     pub(super) contents: Arc<L1<ContentView>>,
     pub(super) pages: Arc<L1<PageView>>,
     pub(super) users: Arc<L1<User>>,
@@ -39,15 +46,28 @@ pub(super) struct ContentView {
     pub(super) content: Content,
     /// `None` where the key asks for the row alone.
     pub(super) nfts: Option<Vec<Nft>>,
+    /// All fields as JSON, made when the first client asks for them.
+    #[serde(skip)]
+    pub(super) whole: OnceLock<Represented>,
 }
 
-/// A page as the cache keeps it: the finished JSON.
+/// A page as the cache keeps it: as it is sent.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PageView {
-    #[serde(with = "finished_json")]
-    pub(super) json: Bytes,
+    #[serde(with = "as_sent")]
+    pub(super) body: Bytes,
     /// One gated row makes the page gated.
     pub(super) gated: bool,
+    #[serde(skip)]
+    pub(super) kept: Arc<Kept>,
+}
+
+/// The levels that a value may be found on before the database is asked.
+#[derive(Debug)]
+pub(crate) struct Levels {
+    pub(crate) l1_bytes: u64,
+    pub(crate) l2: Option<Arc<L2>>,
+    pub(crate) edge: Option<Purger>,
 }
 
 impl App {
@@ -56,14 +76,15 @@ impl App {
     pub(crate) fn new(
         observe: Observe,
         db: Database,
-        cache_bytes: u64,
+        archive: Archive,
+        chain: ChainSettings,
+        Levels { l1_bytes, l2, edge }: Levels,
         cursor_keys: &[[u8; 32]],
-        l2: Option<Arc<L2>>,
-        edge: Option<Purger>,
     ) -> Result<Self, streamgate_agent::Error> {
+        let db = Arc::new(db);
         let epochs = Arc::new(Epochs::default());
         // Details are asked for most and live longest; users are few and small.
-        let share = |percent: u64| cache_bytes / 100 * percent;
+        let share = |percent: u64| l1_bytes / 100 * percent;
         let cache =
             |percent, observe: &Cache| (share(percent), Arc::clone(&epochs), observe.clone());
         let level2 = |name| {
@@ -104,7 +125,9 @@ impl App {
             l2,
             edge,
             observe,
+            gate: Box::new(MockChain::new(Arc::clone(&db), chain)),
             db,
+            archive,
         })
     }
 
@@ -126,22 +149,13 @@ impl App {
         let shared = users.iter().copied().map(Tag::User);
         let lists = [Tag::AllContents, Tag::AllNfts];
         let tags: Vec<Tag> = own.chain(shared).chain(lists).collect();
-        // L2 first, and the edge last: a level that is voided must not be filled again from a stale one.
-        if let Some(l2) = &self.l2 {
-            l2.changed(&tags).await;
-        }
-        for tag in &tags {
-            self.epochs.bump(*tag);
-        }
+        self.void(&tags).await;
         for id in contents {
             for variant in [Variant::Row, Variant::WithNfts] {
                 self.contents
                     .remove(&CacheKey::row(Resource::Content, *id, variant))
                     .await;
             }
-        }
-        if let Some(edge) = &self.edge {
-            edge.purge(&tags).await;
         }
         let (own, shared) = (count(contents.len()), count(users.len()));
         self.observe
@@ -156,6 +170,36 @@ impl App {
             .invalidated(InvalidationKind::Dependency, shared.saturating_add(2));
     }
 
+    /// Voids what carries these tags: L2 first and the edge last, as a level that is voided must not be filled
+    /// again from a stale one.
+    async fn void(&self, tags: &[Tag]) {
+        if let Some(l2) = &self.l2 {
+            l2.changed(tags).await;
+        }
+        for tag in tags {
+            self.epochs.bump(*tag);
+        }
+        if let Some(edge) = &self.edge {
+            edge.purge(tags).await;
+        }
+    }
+
+    /// Voids cached rows whose payload has moved: nothing but its place has changed.
+    pub(crate) async fn payloads_moved(&self, contents: &[Uuid]) {
+        let tags: Vec<Tag> = contents.iter().copied().map(Tag::Content).collect();
+        self.void(&tags).await;
+        self.observe
+            .content_cache
+            .invalidated(InvalidationKind::Event, count(contents.len()));
+    }
+
+    /// Puts the payload of an archived content back into its row; `false` when it is not archived.
+    pub(crate) async fn restore(&self, id: Uuid) -> Result<bool, DbError> {
+        let restored = self.archive.restore(&self.db, &id.to_string()).await?;
+        self.payloads_moved(&[id]).await;
+        Ok(restored)
+    }
+
     /// Counts a refusal that comes from a full pool.
     pub(super) fn refused(&self, problem: impl Into<Problem>) -> Problem {
         let problem = problem.into();
@@ -166,22 +210,37 @@ impl App {
     }
 }
 
-/// Finished JSON inside of JSON, and not as a text with every quote escaped.
-mod finished_json {
+/// A finished body inside of JSON: JSON as it is, and not as a text with every quote escaped; protobuf as
+/// base64.
+mod as_sent {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
     use bytes::Bytes;
-    use serde::de::Deserialize as _;
+    use serde::de::{Deserialize as _, Error as _};
     use serde::ser::{Error as _, Serialize as _};
     use serde::{Deserializer, Serializer};
     use serde_json::value::RawValue;
 
-    pub(super) fn serialize<S: Serializer>(json: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_slice(json).map_err(S::Error::custom)?;
-        raw.serialize(serializer)
+    /// What a page's JSON begins with and its protobuf cannot: there it would open a group, which proto3 has
+    /// none of.
+    const OBJECT: u8 = b'{';
+
+    pub(super) fn serialize<S: Serializer>(body: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        if body.first() == Some(&OBJECT) {
+            let raw: &RawValue = serde_json::from_slice(body).map_err(S::Error::custom)?;
+            return raw.serialize(serializer);
+        }
+        serializer.serialize_str(&STANDARD_NO_PAD.encode(body))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(json: D) -> Result<Bytes, D::Error> {
         let raw = Box::<RawValue>::deserialize(json)?;
-        Ok(Bytes::from(String::from(Box::<str>::from(raw))))
+        if raw.get().as_bytes().first() == Some(&OBJECT) {
+            return Ok(Bytes::from(String::from(Box::<str>::from(raw))));
+        }
+        let text: &str = serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
+        let body = STANDARD_NO_PAD.decode(text).map_err(D::Error::custom)?;
+        Ok(body.into())
     }
 }
 
@@ -192,7 +251,9 @@ fn count(n: usize) -> u64 {
 impl Cached for ContentView {
     fn bytes(&self) -> usize {
         let nfts = self.nfts.as_deref().unwrap_or_default();
-        size_of::<Self>() + self.content.heap_bytes() + nfts.iter().map(Nft::bytes).sum::<usize>()
+        let rows = self.content.heap_bytes() + nfts.iter().map(Nft::bytes).sum::<usize>();
+        // The JSON of a row is about as long as the row.
+        size_of::<Self>() + 2 * rows + Kept::weight(rows)
     }
 
     fn class(&self) -> CacheClass {
@@ -202,7 +263,7 @@ impl Cached for ContentView {
 
 impl Cached for PageView {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.json.len()
+        size_of::<Self>() + self.body.len() + Kept::weight(self.body.len())
     }
 
     fn class(&self) -> CacheClass {
@@ -255,5 +316,35 @@ impl Drop for KeyInUse {
     fn drop(&mut self) {
         let mut keys = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
         keys.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent_and_read(body: &'static [u8]) -> PageView {
+        let page = PageView {
+            body: Bytes::from_static(body),
+            gated: true,
+            kept: Arc::default(),
+        };
+        serde_json::from_slice(&serde_json::to_vec(&page).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_page_is_read_from_the_shared_cache_as_it_was_sent_there() {
+        let bodies: [&[u8]; 4] = [
+            br#"{"items":[{"title":"\"\u00e9"}], "next":null}"#,
+            b"",
+            // Protobuf whose first bytes are blanks to JSON, and one that is no UTF-8.
+            b"\n\x03{}\n",
+            &[0x0a, 0x02, 0xff, 0x00],
+        ];
+        for body in bodies {
+            let read = sent_and_read(body);
+            assert_eq!(read.body, body);
+            assert!(read.gated);
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -11,8 +10,9 @@ use warp::{Filter, path};
 use super::ask::{Ask, ask, with};
 use super::content::uuid;
 use super::fields::{FieldSet, Selected};
+use super::media::Media;
 use super::state::App;
-use super::{answer, reply};
+use super::{answer, reply, wire};
 use crate::cache::{CacheKey, Resource, Tag, Variant};
 use crate::db::users::User;
 use crate::problem::Problem;
@@ -50,7 +50,9 @@ async fn user<S>(id: &str, app: Arc<App>, mut ask: Ask<S>) -> Result<Response, P
         row: &*user,
         fields,
     });
-    let json = Bytes::from(json.map_err(|error| Problem::Internal(Arc::new(error)))?);
-    let response = reply::json(StatusCode::OK, json, false);
-    Ok(reply::dated(response, user.age(), &[Tag::User(id)]))
+    let media = Media::of(&ask.headers);
+    let body = json.and_then(|json| media.encode::<wire::User>(json.into()));
+    let body = body.map_err(|error| Problem::Internal(Arc::new(error)))?;
+    let answer = reply::bytes(StatusCode::OK, media.content_type(), body, false);
+    Ok(reply::dated(answer, user.age(), &[Tag::User(id)]))
 }

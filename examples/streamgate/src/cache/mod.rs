@@ -15,7 +15,7 @@ pub(crate) mod l1;
 pub(crate) mod l2;
 mod level2;
 
-pub(crate) use entry::Cached;
+pub(crate) use entry::{Cached, Found};
 pub(crate) use epoch::{Epochs, Tag};
 pub(crate) use key::{CacheKey, Resource, Variant};
 pub(crate) use l1::{L1, LoadError};

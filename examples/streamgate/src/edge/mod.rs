@@ -86,6 +86,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         let service = purge::Purge::new(Arc::clone(&store), observe.clone(), token);
         acceptors.push(tokio::spawn(accept::accept(
             purgers,
+            None,
             service,
             listener.clone(),
             settings.connections,
@@ -95,6 +96,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     let front = front::Front::new(store, origin, observe);
     acceptors.push(tokio::spawn(accept::accept(
         clients,
+        None,
         agent.http_layer().layer(front),
         listener,
         settings.connections,

@@ -7,28 +7,32 @@
 //! compression → `origin` (shedding, deadline, problem bodies) → the routes.
 
 pub(crate) mod accept;
+mod archive;
 mod backlog;
 mod connection;
 mod counted;
 mod front;
 mod head_clock;
 mod origin;
+mod reuse;
 mod stack;
 pub(crate) mod stop;
 mod throw_away;
+mod tls;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use streamgate_agent::{Agent, AgentHandle};
+use streamgate_agent::{Agent, AgentHandle, Otlp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::api::App;
+use crate::api::{App, Levels};
+use crate::archive::command::directory_of;
+use crate::archive::{Archive, ColdStore};
 use crate::cache::{L2, budget};
-use crate::db::Database;
+use crate::db::{Database, Direct, Place, PoolSize};
 use crate::edge::Purger;
 use crate::error::Fatal;
 use crate::observe::Observe;
@@ -36,6 +40,7 @@ use crate::seed::insert::seed;
 use crate::settings::{Args, Settings};
 use throw_away::ThrowAway;
 
+pub use crate::db::slow::SlowStatement;
 pub use stop::Stopped;
 
 /// A started service. Dropping it without [`stop`](Running::stop) cuts what is under way.
@@ -52,6 +57,14 @@ pub struct Running {
     _throw_away: Option<ThrowAway>,
 }
 
+impl Running {
+    /// Statements that took over a second, the worst first, each with its plan.
+    #[must_use]
+    pub fn slow_statements(&self) -> Vec<SlowStatement> {
+        self.app.db.slow_statements()
+    }
+}
+
 /// Opens the database, seeds it if it is empty, and serves; both addresses are bound before this
 /// returns.
 ///
@@ -60,34 +73,43 @@ pub struct Running {
 pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     // First of all, so that a taken port costs no seeding.
     let (listener, public) = bind(settings.public).await?;
-    let agent = Agent::builder("streamgate")
+    let tls = match &settings.tls {
+        Some(files) => Some(tls::acceptor(&files.certificates, &files.key)?),
+        None => None,
+    };
+    let mut agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
-        .listen(settings.agent)
         // Made to be looked at: profiles one after the other are its use.
         .profile_raises(60)
-        .control(settings.control)
-        .start()
-        .map_err(Fatal::Agent)?;
+        .control(settings.control);
+    agent = if settings.observed {
+        agent.listen(settings.agent)
+    } else {
+        agent.no_listener().profiling(false).heap_sampling(0)
+    };
+    let collector = if settings.observed {
+        collector().map_err(Fatal::Agent)?
+    } else {
+        None
+    };
+    if let Some(collector) = collector {
+        agent = agent.otlp(collector);
+    }
+    let agent = agent.start().map_err(Fatal::Agent)?;
     agent.ready(false);
     let observe = Observe::new(agent.clone()).map_err(Fatal::Agent)?;
 
-    let (path, throw_away) = place(settings.database.as_deref())?;
-    let db = Database::open(&path, settings.query_deadline, &observe).await?;
-    let seeded = async {
-        let mut conn = db.direct().await?;
-        seed(
-            &mut conn,
-            settings.seed,
-            settings.users.into(),
-            settings.contents.into(),
-        )
-        .await
+    let (place, throw_away) = place(settings.database.clone())?;
+    prepare(&place, &settings).await?;
+    let size = PoolSize {
+        max: settings.pool_max,
+        instances: settings.instances,
     };
-    seeded.await.map_err(|source| Fatal::Database {
-        step: "seeded",
-        source,
-    })?;
+    let db = Database::open(&place, size, settings.query_deadline, &observe).await?;
 
+    let archive_dir = settings.archive_dir.clone();
+    let cold = ColdStore::local(&archive_dir.unwrap_or_else(|| directory_of(&place)))?;
+    let archive = Archive::new(cold, observe.clone(), settings.archive_after, None);
     let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
     let l2 = match &settings.redis {
         Some(address) => Some(Arc::new(l2(address, &settings, &agent)?)),
@@ -100,7 +122,13 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         (Some(edge), Some(token)) => Purger::new(edge, token, &agent).map_err(Fatal::Agent)?,
         _ => None,
     };
-    let app = App::new(observe, db, cache_bytes, &settings.cursor_keys, l2, edge);
+    let levels = Levels {
+        l1_bytes: cache_bytes,
+        l2,
+        edge,
+    };
+    let keys = &settings.cursor_keys;
+    let app = App::new(observe, db, archive, settings.chain, levels, keys);
     let app = Arc::new(app.map_err(Fatal::Agent)?);
     let bus = app.bus();
     let joined = match &bus {
@@ -108,18 +136,30 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         None => None,
     };
     let (stop, stopped) = watch::channel(false);
-    let service = stack::stack(&app, &settings);
-    let acceptor = accept::accept(
-        listener,
-        service,
-        app.observe.listener.clone(),
-        settings.connections,
-        stopped,
-    );
+    let acceptor = if settings.observed {
+        tokio::spawn(accept::accept(
+            listener,
+            tls,
+            stack::stack(&app, &settings),
+            app.observe.listener.clone(),
+            settings.connections,
+            stopped,
+        ))
+    } else {
+        tokio::spawn(accept::accept(
+            listener,
+            tls,
+            stack::unobserved(&app, &settings),
+            app.observe.listener.clone(),
+            settings.connections,
+            stopped,
+        ))
+    };
     let tasks = stop::Tasks {
         stop,
-        acceptor: tokio::spawn(acceptor),
+        acceptor,
         backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
+        archiver: tokio::spawn(archive::watch(Arc::clone(&app), settings.archive_every)),
         bus: bus.map(|bus| tokio::spawn(bus.run(joined))),
     };
     agent.ready(true);
@@ -172,14 +212,34 @@ fn l2(address: &str, settings: &Settings, agent: &AgentHandle) -> Result<L2, Fat
     L2::new(address, &Sha256::digest(key), agent)
 }
 
-/// The database file: the given one, or one in a directory that goes with the process.
-fn place(given: Option<&Path>) -> Result<(PathBuf, Option<ThrowAway>), Fatal> {
-    if let Some(path) = given {
-        return Ok((path.to_owned(), None));
+/// The collector that the environment names; where it names none, nothing is traced or pushed.
+fn collector() -> Result<Option<Otlp>, streamgate_agent::Error> {
+    let named = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let named = named.filter(|endpoint| !endpoint.is_empty());
+    named.map(|_| Otlp::from_env()).transpose()
+}
+
+/// Brings the database to the current schema, and seeds it if it is empty.
+async fn prepare(place: &Place, settings: &Settings) -> Result<(), Fatal> {
+    let failed = |step| move |source| Fatal::Database { step, source };
+    let mut direct = Direct::open(place).await.map_err(failed("opened"))?;
+    let migrated = direct.migrate().await;
+    migrated.map_err(|error| failed("migrated")(error.into()))?;
+    let (users, contents) = (settings.users.into(), settings.contents.into());
+    let seeded = seed(&mut direct, settings.seed, users, contents).await;
+    seeded.map_err(failed("seeded"))?;
+    direct.close().await.map_err(failed("seeded"))
+}
+
+/// The database: the given one, or a file in a directory that goes with the process.
+fn place(given: Option<Place>) -> Result<(Place, Option<ThrowAway>), Fatal> {
+    if let Some(place) = given {
+        return Ok((place, None));
     }
     let dir = ThrowAway::new().map_err(|source| Fatal::File {
         path: std::env::temp_dir(),
         source,
     })?;
-    Ok((dir.path().join("streamgate.db"), Some(dir)))
+    let file = Place::File(dir.path().join("streamgate.db"));
+    Ok((file, Some(dir)))
 }

@@ -16,6 +16,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate as _, Size
 
 use super::front::Front;
 use super::origin::Origin;
+use super::reuse::Reuse;
 use crate::api::{App, routes};
 use crate::settings::Settings;
 
@@ -23,29 +24,60 @@ use crate::settings::Settings;
 /// default is 32 bytes.
 const SMALLEST: u64 = 1_024;
 
-/// The whole service of one request.
-pub(super) fn stack(
-    app: &Arc<App>,
-    settings: &Settings,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<
-        impl Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    >,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Clone
-+ Send
-+ 'static {
+/// Packed already, and asked for in parts, whose numbers are those of the plain bytes.
+const VIDEO: NotForContentType = NotForContentType::const_new("video/");
+
+/// What answers a connection's requests.
+pub(crate) trait Serves:
+    Service<
+        Request<Incoming>,
+        Response = Response<Self::Sent>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+    /// The body of its answers.
+    type Sent: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
+}
+
+impl<S, R> Serves for S
+where
+    S: Service<
+            Request<Incoming>,
+            Response = Response<R>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static,
+    R: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    type Sent = R;
+}
+
+/// The whole service of one request, under the agent's eyes.
+pub(super) fn stack(app: &Arc<App>, settings: &Settings) -> impl Serves {
+    let observed = app.observe.agent.http_layer();
+    observed.layer(unobserved(app, settings))
+}
+
+/// The same without the agent's layer: what a request costs without it is measured against this.
+pub(super) fn unobserved(app: &Arc<App>, settings: &Settings) -> impl Serves {
     let origin = Origin::new(warp::service(routes(app)), settings, app.observe.clone());
     // gzip, brotli and zstd as the client ranks them, by Accept-Encoding with its weights. Not
     // `warp::compression`: it ignores the header and sets no Vary.
+    let reused = Reuse::new(origin, app.observe.compressions_saved.clone());
     let compressed = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
-        .compress_when(SizeAbove::new(SMALLEST).and(NotForContentType::SSE))
-        .layer(origin);
-    app.observe
-        .agent
-        .http_layer()
-        .layer(Front::new(compressed, &app.observe))
+        .compress_when(
+            SizeAbove::new(SMALLEST)
+                .and(NotForContentType::SSE)
+                .and(VIDEO),
+        )
+        .layer(reused);
+    Front::new(compressed, &app.observe)
 }

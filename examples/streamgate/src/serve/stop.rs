@@ -25,6 +25,7 @@ pub(super) struct Tasks {
     pub(super) stop: watch::Sender<bool>,
     pub(super) acceptor: JoinHandle<JoinSet<()>>,
     pub(super) backlog: JoinHandle<()>,
+    pub(super) archiver: JoinHandle<()>,
     /// Hears what other instances write.
     pub(super) bus: Option<JoinHandle<()>>,
 }
@@ -67,10 +68,13 @@ impl Running {
             stop,
             acceptor,
             backlog,
+            archiver,
             bus,
         } = self.tasks;
         stop.send_replace(true);
         backlog.abort();
+        // Anywhere on the way: that is what its steps are for.
+        archiver.abort();
         let cut = drain(acceptor, drained_by).await;
         if let Some(bus) = bus {
             bus.abort();

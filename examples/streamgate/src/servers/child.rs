@@ -37,11 +37,11 @@ exec 3<&0
         kill -s "$signal" $$
         kill -s CONT $$
         turns=0
-        while kill -s 0 $$ && [ "$turns" -lt 50 ]; do
+        while kill -s 0 $$ && [ "$turns" -lt 100 ]; do
             turns=$((turns + 1))
             sleep 0.1
         done
-        if [ "$turns" -eq 50 ]; then
+        if [ "$turns" -eq 100 ]; then
             kill -s KILL $$
         fi
         if [ "$word" != keep ]; then
@@ -371,7 +371,12 @@ mod tests {
             return;
         }
         let child = Child::start(sleeper(), scratch("test").unwrap()).unwrap();
-        println!("holding {} {}", child.id().unwrap(), child.dir().display());
+        let line = format!(
+            "holding {} {}\n",
+            child.id().unwrap(),
+            child.dir().display()
+        );
+        io::stdout().write_all(line.as_bytes()).unwrap();
         let mut forever = String::new();
         drop(io::stdin().read_line(&mut forever));
     }

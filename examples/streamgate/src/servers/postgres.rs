@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::child::{self, Child, Program};
 use crate::error::Fatal;
@@ -29,6 +30,12 @@ const ROLE: &str = "streamgate";
 
 /// From the start to the first connection; 1 s is usual, a loaded machine may take its time.
 const START: Duration = Duration::from_secs(60);
+
+/// Connections of a server as PostgreSQL ships it.
+pub const CONNECTIONS: u32 = 100;
+
+/// Pause between two attempts to start again.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Starts before the error counts: another process may take the free port meanwhile.
 const ATTEMPTS: u32 = 3;
@@ -74,21 +81,21 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes an empty cluster and starts it on a free port.
+    /// Makes an empty cluster and starts it on a free port, for this many connections.
     ///
     /// # Errors
     /// A program is missing, refuses to start or takes over a minute; its last words are in the text.
-    pub async fn start(installation: &Installation) -> Result<Self, Fatal> {
+    pub async fn start(installation: &Installation, connections: u32) -> Result<Self, Fatal> {
         let mut attempt = 1;
         loop {
-            match Self::start_once(installation).await {
+            match Self::start_once(installation, connections).await {
                 Err(_) if attempt < ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
         }
     }
 
-    async fn start_once(Installation(bin): &Installation) -> Result<Self, Fatal> {
+    async fn start_once(Installation(bin): &Installation, connections: u32) -> Result<Self, Fatal> {
         let dir = child::scratch("postgres")?;
         let root = rustix::process::geteuid().is_root();
         let prefix = if root {
@@ -134,6 +141,7 @@ impl Postgres {
         let settings = [
             "listen_addresses=127.0.0.1".to_owned(),
             format!("port={port}"),
+            format!("max_connections={connections}"),
             "unix_socket_directories=".to_owned(),
             // The data does not outlive the server, so nothing has to reach the disk.
             "fsync=off".to_owned(),
@@ -196,6 +204,12 @@ impl Postgres {
         self.slow_log_denied.as_deref()
     }
 
+    /// Its port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where the service connects: `postgres://role:password@127.0.0.1:port/streamgate`.
     #[must_use]
     pub fn url(&self) -> String {
@@ -239,8 +253,15 @@ impl Postgres {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn restart(&mut self) -> Result<(), Fatal> {
-        self.child.restart()?;
-        self.wait_until_ready().await
+        let deadline = Instant::now() + START;
+        loop {
+            self.child.restart()?;
+            match self.wait_until_ready().await {
+                // Backends of the killed server hold its memory for a moment, and it refuses to start.
+                Err(_) if Instant::now() < deadline => tokio::time::sleep(LOOK).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Stops the server and all its backends where they are; they hold their connections and say nothing.
@@ -263,6 +284,13 @@ impl Postgres {
         for backend in child::children(server) {
             drop(child::signal(backend, signal));
         }
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // A stopped backend outlives its server.
+        self.resume();
     }
 }
 
@@ -313,6 +341,19 @@ async fn run(words: impl IntoIterator<Item = OsString>, dir: &Path) -> Result<()
     )))
 }
 
+/// A server for one test; without PostgreSQL the test says that it is skipped.
+#[cfg(test)]
+pub(crate) async fn for_tests() -> Option<Postgres> {
+    use std::io::Write as _;
+
+    let Some(installation) = Installation::find() else {
+        // Not by `println!`, which a passing test keeps for itself.
+        writeln!(std::io::stderr(), "skipped: PostgreSQL is not installed").unwrap();
+        return None;
+    };
+    Some(Postgres::start(&installation, CONNECTIONS).await.unwrap())
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpStream;
@@ -321,10 +362,9 @@ mod tests {
 
     #[tokio::test]
     async fn postgres_starts_takes_connections_and_ends() {
-        let Some(installation) = Installation::find() else {
-            return println!("skipped: PostgreSQL is not installed");
+        let Some(server) = for_tests().await else {
+            return;
         };
-        let server = Postgres::start(&installation).await.unwrap();
         let mut conn = PgConnection::connect(&server.url()).await.unwrap();
         let superuser: bool =
             sqlx::query_scalar("SELECT usesuper FROM pg_user WHERE usename = current_user")

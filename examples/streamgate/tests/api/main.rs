@@ -8,14 +8,20 @@
     reason = "a panic is how a test says that the contract is broken"
 )]
 
+mod bad_input;
 mod batch;
 mod content;
+mod database;
 mod edge;
 mod encoding;
+mod http2;
 mod limits;
 mod lists;
 mod observed;
+mod protobuf;
 mod redis;
 mod scripted_origin;
+mod streams;
 mod support;
+mod tls;
 mod writes;

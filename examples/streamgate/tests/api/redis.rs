@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 use streamgate::servers::child::signal;
 use streamgate::servers::redis::{Installation, Redis};
-use streamgate::settings::Settings;
+use streamgate::settings::{Place, Settings};
 
 use crate::support::{
     Answer, Service, content, eventually, http2_get, service_with, settings, sum_on,
@@ -102,7 +102,7 @@ async fn pair(redis: &Redis) -> (Service, Service, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings {
         redis: Some(redis.url()),
-        database: Some(dir.path().join("streamgate.db")),
+        database: Some(Place::File(dir.path().join("streamgate.db"))),
         cursor_keys: vec![[7; 32]],
         ..settings()
     };
@@ -471,7 +471,7 @@ async fn one_instance_loads_while_another_waits() {
         .unwrap();
     let fresh = service_with(Settings {
         redis: Some(redis.url()),
-        database: Some(dir.path().join("streamgate.db")),
+        database: Some(Place::File(dir.path().join("streamgate.db"))),
         cursor_keys: vec![[7; 32]],
         ..settings()
     })

@@ -39,6 +39,9 @@ pub(crate) fn settings() -> Settings {
         contents: CONTENTS,
         seed: SEED,
         cache_bytes: Some(64 << 20),
+        archive_dir: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/archive").into()),
+        // An agent that was not shut down keeps what it looks at, so all services of a test run share a server.
+        pool_max: 4,
         ..Settings::default()
     }
 }
@@ -47,7 +50,11 @@ pub(crate) async fn service() -> Service {
     service_with(settings()).await
 }
 
-pub(crate) async fn service_with(settings: Settings) -> Service {
+/// A service on a database of its own, unless the settings name one.
+pub(crate) async fn service_with(mut settings: Settings) -> Service {
+    if settings.database.is_none() {
+        settings.database = crate::database::fresh().await;
+    }
     Service {
         running: start(settings).await.expect("the service starts"),
     }
