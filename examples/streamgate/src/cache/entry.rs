@@ -144,7 +144,7 @@ impl<V: Cached> Entry<V> {
 
     /// The same with what L2 says of it: how old it is, and how long it may live yet. Lifetimes of levels
     /// must not add up.
-    pub(super) fn from_l2(mut self, age: Duration, rest: Duration) -> Self {
+    pub(super) fn aged(mut self, age: Duration, rest: Duration) -> Self {
         self.read = self.read.checked_sub(age).unwrap_or(self.read);
         self.fresh = self.fresh.min(rest);
         self

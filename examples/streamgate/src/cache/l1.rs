@@ -298,7 +298,7 @@ impl<V: Cached> L1<V> {
         let (token, lookup) = match l2 {
             Asked::Found { value, age, rest } => {
                 let entry = Entry::new(&key, stamp, Some(value), self.lives);
-                return Ok(Arc::new(entry.from_l2(age, rest)));
+                return Ok(Arc::new(entry.aged(age, rest)));
             }
             Asked::Nothing { token, lookup } => (Some(token), lookup.map(|l| (l, false))),
             Asked::Unavailable { lookup } => (None, lookup.map(|lookup| (lookup, true))),
