@@ -3,8 +3,8 @@
 //! Owns: what of the service's answers is kept for all clients. May use: the accept loop of `serve`,
 //! `problem`, entity tags of `api`. Absent: any knowledge of the service beyond HTTP.
 //!
-//! Guide 2.1. A client's way: connection clocks → the agent's layer → [`front`] → kept, or [`flights`] →
-//! [`origin`].
+//! Guide 2.1. A client's way: connection clocks → the agent's layer → `front` → kept, or `flights` →
+//! `origin`.
 
 mod answer;
 mod flights;
@@ -36,6 +36,9 @@ static OPENED: Metric = Metric::counter(
     "streamgate_client_connections_total",
     "Connections opened to the origin.",
 );
+
+/// The one route there is: which ones the service has is its own affair.
+const ROUTE: &str = "/{path}";
 
 /// A started edge. Dropping it without [`stop`](Running::stop) cuts what is under way.
 #[derive(Debug)]
@@ -94,10 +97,11 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         )));
     }
     let front = front::Front::new(store, origin, observe);
+    let observed = agent.http_layer().matched_path(|_| Some(ROUTE));
     acceptors.push(tokio::spawn(accept::accept(
         clients,
         None,
-        agent.http_layer().layer(front),
+        observed.layer(front),
         listener,
         settings.connections,
         stopped,

@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use streamgate::edge;
-use streamgate::servers::child::free_port;
 use streamgate::settings::Settings;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::scripted_origin::{Origin, text, with};
 use crate::support::{
@@ -128,6 +129,25 @@ async fn hit_miss_stale_and_bypass_are_told_apart() {
             == 2
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_request_is_labelled_with_the_one_route_and_not_with_its_path() {
+    let origin = Origin::new(all).await;
+    let edge = Edge::before(origin.address).await;
+    for n in 0..3 {
+        edge.get(&format!("/v1/{n}")).await;
+    }
+    let of = async |route: &str| {
+        let route = format!("http_route=\"{route}\"");
+        let family = "http_server_request_duration_seconds_count";
+        edge.metric(family, &[&route]).await
+    };
+    eventually("three requests are counted", async || {
+        of("/{path}").await > 2.5
+    })
+    .await;
+    assert!(of("<unmatched>").await < 0.5);
 }
 
 #[tokio::test]
@@ -391,7 +411,7 @@ async fn while_the_origin_fails_a_stale_answer_is_served() {
 
 #[tokio::test]
 async fn an_origin_that_is_gone_is_502_and_one_that_hangs_504() {
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = gone.local_addr().unwrap();
     drop(gone);
     let edge = Edge::before(address).await;
@@ -446,25 +466,22 @@ async fn what_belongs_to_one_connection_stays_there() {
 
 #[tokio::test]
 async fn a_write_is_seen_through_the_edge() {
-    let purge = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+    // Each has to know the other's address, and both take free ones: a relay that is there before either.
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let edge = Edge::before(relay.local_addr().unwrap()).await;
     let service = service_with(Settings {
         edge_token: Some(TOKEN.to_owned()),
-        edge_purge: Some(purge),
+        edge_purge: edge.running.purge,
         ..settings()
     })
     .await;
-    let free = SocketAddr::from(([127, 0, 0, 1], 0));
-    let running = edge::start(edge::Settings {
-        origin: format!("http://{}", service.running.public),
-        listen: free,
-        purge,
-        agent: free,
-        token: Some(TOKEN.to_owned()),
-        ..edge::Settings::default()
+    let origin = service.running.public;
+    tokio::spawn(async move {
+        while let Ok((mut asking, _)) = relay.accept().await {
+            let mut answering = TcpStream::connect(origin).await.unwrap();
+            tokio::spawn(async move { copy_bidirectional(&mut asking, &mut answering).await });
+        }
     });
-    let edge = Edge {
-        running: running.await.unwrap(),
-    };
     let mut public = None;
     for n in 0..20 {
         let path = format!("/v1/content/{}", content(n));
