@@ -58,6 +58,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Bytes at the end of its log that say why a program did not start.
 const SAID: usize = 2_000;
 
+/// Starts before the error counts: another process may take the free port meanwhile.
+const ATTEMPTS: u32 = 3;
+
 /// What is to be started.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -100,6 +103,20 @@ pub fn free_port() -> Result<u16, Fatal> {
             what: "no loopback port is free",
             source,
         })
+}
+
+/// What `start` gives, or the error of its last attempt; each takes another port.
+///
+/// # Errors
+/// All attempts failed.
+pub(super) async fn started<T>(start: impl AsyncFn() -> Result<T, Fatal>) -> Result<T, Fatal> {
+    let mut attempt = 1;
+    loop {
+        match start().await {
+            Err(_) if attempt < ATTEMPTS => attempt += 1,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// A started program with its directory.

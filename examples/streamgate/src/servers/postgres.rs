@@ -37,9 +37,6 @@ pub const CONNECTIONS: u32 = 100;
 /// Pause between two attempts to start again.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Starts before the error counts: another process may take the free port meanwhile.
-const ATTEMPTS: u32 = 3;
-
 /// The directory with `initdb` and `postgres`.
 #[derive(Clone, Debug)]
 pub struct Installation(PathBuf);
@@ -86,13 +83,7 @@ impl Postgres {
     /// # Errors
     /// A program is missing, refuses to start or takes over a minute; its last words are in the text.
     pub async fn start(installation: &Installation, connections: u32) -> Result<Self, Fatal> {
-        let mut attempt = 1;
-        loop {
-            match Self::start_once(installation, connections).await {
-                Err(_) if attempt < ATTEMPTS => attempt += 1,
-                outcome => return outcome,
-            }
-        }
+        child::started(async || Self::start_once(installation, connections).await).await
     }
 
     async fn start_once(Installation(bin): &Installation, connections: u32) -> Result<Self, Fatal> {

@@ -12,9 +12,6 @@ use crate::error::Fatal;
 /// From the start to the first answer; 50 ms is usual, a loaded machine may take its time.
 const START: Duration = Duration::from_secs(60);
 
-/// Starts before the error counts: another process may take the free port meanwhile.
-const ATTEMPTS: u32 = 3;
-
 /// The program.
 #[derive(Clone, Debug)]
 pub struct Installation(PathBuf);
@@ -42,13 +39,7 @@ impl Redis {
     /// # Errors
     /// It is no such program, or takes over a minute; its last words are in the text.
     pub async fn start(installation: &Installation) -> Result<Self, Fatal> {
-        let mut attempt = 1;
-        loop {
-            match Self::start_once(installation).await {
-                Err(_) if attempt < ATTEMPTS => attempt += 1,
-                outcome => return outcome,
-            }
-        }
+        child::started(async || Self::start_once(installation).await).await
     }
 
     async fn start_once(Installation(file): &Installation) -> Result<Self, Fatal> {
@@ -126,4 +117,17 @@ async fn answers(url: &str) -> redis::RedisResult<()> {
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     redis::cmd("PING").query_async(&mut connection).await
+}
+
+/// A server for one test; without Redis the test says that it is skipped.
+#[cfg(test)]
+pub(crate) async fn for_tests() -> Option<Redis> {
+    use std::io::Write as _;
+
+    let Some(installation) = Installation::find() else {
+        // Not by `println!`, which a passing test keeps for itself.
+        writeln!(std::io::stderr(), "skipped: redis-server is not installed").unwrap();
+        return None;
+    };
+    Some(Redis::start(&installation).await.unwrap())
 }
