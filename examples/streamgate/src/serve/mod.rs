@@ -209,7 +209,12 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
 fn l2(address: &str, settings: &Settings, agent: &AgentHandle) -> Result<L2, Fatal> {
     let own: [u8; 32] = rand::random();
     let key = settings.cursor_keys.first().unwrap_or(&own);
-    L2::new(address, &Sha256::digest(key), agent)
+    L2::new(
+        address,
+        settings.redis_deadline,
+        &Sha256::digest(key),
+        agent,
+    )
 }
 
 /// The collector that the environment names; where it names none, nothing is traced or pushed.

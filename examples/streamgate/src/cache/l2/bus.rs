@@ -59,7 +59,7 @@ impl Default for Teller {
 }
 
 impl L2 {
-    /// Voids what Redis holds under these tags, then tells the other instances. Returns within 50 ms; until
+    /// Voids what Redis holds under these tags, then tells the other instances. Returns by the deadline of one command; until
     /// Redis has heard, this instance asks it for nothing that carries them.
     pub(crate) async fn changed(&self, tags: &[Tag]) {
         self.pending.add(tags, now_micros());

@@ -14,10 +14,6 @@ use tokio::sync::Mutex;
 
 use super::breaker::Breaker;
 
-/// For an answer, connecting included: the guide's 5 to 10 ms with room, and no more on top of what the
-/// database takes. The crate's own is 500 ms.
-const DEADLINE: Duration = Duration::from_millis(50);
-
 static FAILURES: Metric = Metric::counter(
     "streamgate_l2_failures_total",
     "Commands that Redis did not carry out in time.",
@@ -50,6 +46,8 @@ pub(super) enum Failure {
 
 pub(super) struct Link {
     client: Client,
+    /// For an answer, connecting included.
+    deadline: Duration,
     connection: Mutex<Option<MultiplexedConnection>>,
     breaker: Arc<Breaker>,
     failures: [Counter; 4],
@@ -68,6 +66,7 @@ impl Link {
     /// The agent looks at too many things already, or a family collides with one of the host.
     pub(super) fn new(
         client: Client,
+        deadline: Duration,
         agent: &AgentHandle,
     ) -> Result<Self, streamgate_agent::Error> {
         let breaker = Arc::new(Breaker::default());
@@ -76,6 +75,7 @@ impl Link {
         let counter = |operation| agent.counter(&FAILURES, &[operation]);
         Ok(Self {
             client,
+            deadline,
             connection: Mutex::new(None),
             breaker,
             failures: [
@@ -87,7 +87,7 @@ impl Link {
         })
     }
 
-    /// Runs one command, or fails within 50 ms.
+    /// Runs one command, or fails at the deadline.
     pub(super) async fn run<T, F>(
         &self,
         operation: Operation,
@@ -99,7 +99,7 @@ impl Link {
         if !self.breaker.admits(Instant::now()) {
             return Err(Failure::Open);
         }
-        let answer = tokio::time::timeout(DEADLINE, async {
+        let answer = tokio::time::timeout(self.deadline, async {
             let connection = self.connect().await?;
             command(connection).await
         });
@@ -145,8 +145,8 @@ impl Link {
             return Ok(connection.clone());
         }
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(DEADLINE))
-            .set_response_timeout(Some(DEADLINE));
+            .set_connection_timeout(Some(self.deadline))
+            .set_response_timeout(Some(self.deadline));
         let connection = self
             .client
             .get_multiplexed_async_connection_with_config(&config);

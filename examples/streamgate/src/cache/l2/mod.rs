@@ -86,11 +86,16 @@ pub(super) struct Token {
 pub(super) struct Unavailable;
 
 impl L2 {
-    /// Nothing is connected yet: Redis may come later.
+    /// Nothing is connected yet: Redis may come later. What it does not answer by `deadline` has failed.
     ///
     /// # Errors
     /// The address is none, or the agent refuses a family.
-    pub(crate) fn new(address: &str, space: &[u8], agent: &AgentHandle) -> Result<Self, Fatal> {
+    pub(crate) fn new(
+        address: &str,
+        deadline: Duration,
+        space: &[u8],
+        agent: &AgentHandle,
+    ) -> Result<Self, Fatal> {
         let client = Client::open(address).map_err(|_| Fatal::OutOfRange {
             parameter: "--redis",
             range: "redis://[user:password@]host[:port][/database]".to_owned(),
@@ -98,12 +103,17 @@ impl L2 {
             seen: "another address".to_owned(),
         })?;
         let space = space.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self::with(client, space, agent).map_err(Fatal::Agent)
+        Self::with(client, deadline, space, agent).map_err(Fatal::Agent)
     }
 
-    fn with(client: Client, space: String, agent: &AgentHandle) -> Result<Self, Error> {
+    fn with(
+        client: Client,
+        deadline: Duration,
+        space: String,
+        agent: &AgentHandle,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            link: Link::new(client, agent)?,
+            link: Link::new(client, deadline, agent)?,
             space,
             pending: Pending::default(),
             teller: Teller::default(),
@@ -286,4 +296,42 @@ fn epoch_key(tag: Tag) -> String {
 fn now_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     i64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use streamgate_agent::Agent;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::cache::key::{Resource, Variant};
+    use crate::servers::redis;
+
+    #[tokio::test]
+    async fn a_load_that_a_write_overtook_is_not_stored() {
+        let Some(redis) = redis::for_tests().await else {
+            return;
+        };
+        let agent = Agent::builder("test").no_listener().start().unwrap();
+        let patient = Duration::from_secs(60);
+        let l2 = L2::new(&redis.url(), patient, b"test", &agent).unwrap();
+        let id = Uuid::from_u128(1);
+        let key = CacheKey::row(Resource::Content, id, Variant::Row);
+        let tags = [Tag::Content(id)];
+        let missed = async || match l2.get(key, &tags).await.unwrap() {
+            Known::Nothing(token) => token,
+            Known::Value(value) => panic!("{value:?}"),
+        };
+        let old = missed().await;
+        l2.changed(&tags).await;
+        l2.store(key, &tags, old, b"old".to_vec()).await;
+        let new = missed().await;
+        // What others write does not matter.
+        l2.changed(&[Tag::Content(Uuid::from_u128(2))]).await;
+        l2.store(key, &tags, new, b"new".to_vec()).await;
+        match l2.get(key, &tags).await.unwrap() {
+            Known::Value(value) => assert_eq!(value.body, b"new"),
+            Known::Nothing(token) => panic!("{token:?}"),
+        }
+    }
 }
