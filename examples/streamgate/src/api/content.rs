@@ -249,7 +249,8 @@ impl Represented {
             nfts,
             fields,
         });
-        let body = json.and_then(|json| media.encode::<wire::Content>(json.into()));
+        let body =
+            json.and_then(|json| media.encode::<wire::Content>(json.into_boxed_slice().into()));
         let body = body.map_err(|error| Problem::Internal(Arc::new(error)))?;
         let tag = match nfts {
             Some(_) => BaseTag::of_body(content.version, fields, media, &body),
