@@ -8,6 +8,8 @@ use streamgate_agent::{
     QueryLabels, ShedReason, Tier, Unit,
 };
 
+use crate::faults::Faults;
+
 static BATCH_ROWS: Metric =
     Metric::rows_histogram("streamgate_batch_rows", "Rows per batch that was written.");
 static RESPONSE_BYTES: Metric = Metric::counter(
@@ -38,10 +40,11 @@ static ACCEPT_FAILURES: Metric = Metric::counter(
     "Connections the operating system did not hand over.",
 );
 
-/// Handles by what they observe.
+/// Handles by what they observe, and the switches of what can be broken.
 #[derive(Clone, Debug)]
 pub(crate) struct Observe {
     pub(crate) agent: AgentHandle,
+    pub(crate) faults: Faults,
     pub(crate) content_cache: Cache,
     pub(crate) page_cache: Cache,
     pub(crate) user_cache: Cache,
@@ -64,6 +67,7 @@ impl Observe {
     /// A family of the service collides with one that the agent or the host registered otherwise.
     pub(crate) fn new(agent: AgentHandle) -> Result<Self, Error> {
         Ok(Self {
+            faults: Faults::new(&agent)?,
             content_cache: agent.cache("content", Tier::L1),
             page_cache: agent.cache("pages", Tier::L1),
             user_cache: agent.cache("users", Tier::L1),

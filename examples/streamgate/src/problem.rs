@@ -7,7 +7,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -46,6 +46,12 @@ pub(crate) enum Problem {
     /// More requests than the service takes at once, or one that took too long.
     Overloaded,
     PoolTimeout,
+    /// As many jobs wait as may.
+    QueueFull,
+    /// The admin plane wants its token.
+    Unauthorized,
+    /// The service is not run to be broken; the text says by which setting.
+    Forbidden(&'static str),
     /// Our fault; the cause is for the log.
     Internal(Arc<dyn Error + Send + Sync>),
 }
@@ -86,6 +92,8 @@ impl Problem {
             Self::BadParameter(_) | Self::BadCursor | Self::UnknownField { .. } => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Exists | Self::InProgress => StatusCode::CONFLICT,
@@ -94,7 +102,9 @@ impl Problem {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BatchInvalid(_) | Self::KeyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::PoolTimeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::PoolTimeout | Self::QueueFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -121,7 +131,10 @@ impl Problem {
                 "The idempotency key belongs to another request",
             ),
             Self::Overloaded => ("overloaded", "The service is overloaded"),
+            Self::QueueFull => ("queue-full", "Too many jobs wait"),
             Self::PoolTimeout => ("pool-timeout", "The database is overloaded"),
+            Self::Unauthorized => ("unauthorized", "The token is missing or not ours"),
+            Self::Forbidden(_) => ("forbidden", "This is not allowed here"),
             Self::Internal(_) => ("internal", "Something failed on our side"),
         }
     }
@@ -151,7 +164,11 @@ impl Problem {
                 format!("nothing was written; {} errors follow", rows.len())
             }
             Self::KeyMismatch => "send another Idempotency-Key for another body".to_owned(),
-            Self::Overloaded | Self::PoolTimeout => "try again after the stated time".to_owned(),
+            Self::Overloaded | Self::PoolTimeout | Self::QueueFull => {
+                "try again after the stated time".to_owned()
+            }
+            Self::Unauthorized => "send Authorization: Bearer and the admin token".to_owned(),
+            Self::Forbidden(why) => (*why).to_owned(),
             Self::Internal(_) => "the cause is in the log under this trace_id".to_owned(),
         }
     }
@@ -212,7 +229,10 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
         Problem::MethodNotAllowed(allow) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        Problem::Overloaded | Problem::PoolTimeout => {
+        Problem::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Problem::Overloaded | Problem::PoolTimeout | Problem::QueueFull => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

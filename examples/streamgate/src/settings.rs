@@ -41,6 +41,23 @@ pub struct Settings {
     pub stop_notice: Duration,
     /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
     pub control: bool,
+    /// Address of the admin plane, on loopback; port 0 takes a free one, `None` has none.
+    pub admin: Option<SocketAddr>,
+    /// What a POST to the admin plane must know; `None` makes one at random.
+    pub admin_token: Option<String>,
+    /// Whether the service may be broken on command.
+    pub profile: Profile,
+}
+
+/// What the service is run for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[non_exhaustive]
+pub enum Profile {
+    /// To be looked at: faults can be switched on.
+    #[default]
+    Demo,
+    /// To serve: faults are refused.
+    Production,
 }
 
 impl Default for Settings {
@@ -60,6 +77,9 @@ impl Default for Settings {
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
             control: false,
+            admin: None,
+            admin_token: None,
+            profile: Profile::default(),
         }
     }
 }
@@ -97,6 +117,15 @@ pub struct Args {
     /// Let the agent's endpoints change the allocator's tuning and purge it.
     #[arg(long)]
     control: bool,
+    /// Address of the admin plane on this machine.
+    #[arg(long, default_value = "127.0.0.1:8081", value_parser = loopback)]
+    admin: SocketAddr,
+    /// File with the token that a POST to the admin plane must know; without it one is made and logged.
+    #[arg(long)]
+    admin_token_file: Option<PathBuf>,
+    /// What the service is run for; in production the faults are refused.
+    #[arg(long, value_enum, default_value_t = Profile::Demo)]
+    profile: Profile,
 }
 
 impl Args {
@@ -128,9 +157,39 @@ impl Args {
             cursor_keys,
             stop_notice: Duration::from_secs(self.stop_notice),
             control: self.control,
+            admin: Some(self.admin),
+            admin_token: self.admin_token_file.as_deref().map(token).transpose()?,
+            profile: self.profile,
             ..Settings::default()
         })
     }
+}
+
+/// An address that only this machine reaches.
+pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let refused = || format!("an address of this machine such as 127.0.0.1:0 (got {text:?})");
+    let address: SocketAddr = text.parse().map_err(|_| refused())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(refused())
+    }
+}
+
+fn token(path: &Path) -> Result<String, Fatal> {
+    let text = std::fs::read_to_string(path).map_err(|source| Fatal::File {
+        path: path.to_owned(),
+        source,
+    })?;
+    let token = text.trim();
+    if (16..=128).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(token.to_owned());
+    }
+    Err(Fatal::OutOfRange {
+        parameter: "--admin-token-file",
+        range: "a file of 16..=128 visible ASCII characters".to_owned(),
+        seen: format!("{} bytes in {}", token.len(), path.display()),
+    })
 }
 
 fn cursor_key(path: &Path) -> Result<[u8; CURSOR_KEY_BYTES], Fatal> {

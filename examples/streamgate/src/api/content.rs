@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use futures_util::Stream;
 use http::{Method, StatusCode};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
@@ -26,6 +26,11 @@ use crate::db::content::{Content, ContentFilter, ContentSummary};
 use crate::db::nft::Nft;
 use crate::db::{Database, DbError, Position};
 use crate::problem::Problem;
+use crate::work::buffers::Buffers;
+
+/// Names of the fields, numbers and punctuation: what the JSON of a content has beside its texts. More
+/// only costs a larger buffer.
+const AROUND: usize = 512;
 
 /// The collection and its items.
 pub(super) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
@@ -110,7 +115,9 @@ impl List for ContentFilter {
         after: Position,
         limit: u32,
     ) -> Result<Vec<ContentSummary>, DbError> {
-        db.content_page(self, after, limit).await
+        let rows = db.content_page(self, after, limit).await?;
+        db.read_again_one_by_one(&rows).await?;
+        Ok(rows)
     }
 
     fn position(row: &ContentSummary) -> Option<Position> {
@@ -162,22 +169,25 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
     let view = found
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    represent(StatusCode::OK, &view.content, view.nfts.as_deref(), fields)
+    let buffers = &app.work.buffers;
+    let nfts = view.nfts.as_deref();
+    represent(buffers, StatusCode::OK, &view.content, nfts, fields)
 }
 
 /// A content as JSON with its tag.
 pub(super) fn represent(
+    buffers: &Buffers,
     status: StatusCode,
     content: &Content,
     nfts: Option<&[Nft]>,
     fields: FieldSet,
 ) -> Result<Response, Problem> {
-    let json = serde_json::to_vec(&Expanded {
+    let shown = Expanded {
         content,
         nfts,
         fields,
-    });
-    let json = Bytes::from(json.map_err(|error| Problem::Internal(Arc::new(error)))?);
+    };
+    let json = reply::written(buffers, content.heap_bytes() + AROUND, &shown)?;
     let tag = match nfts {
         Some(_) => BaseTag::of_body(content.version, fields, &json),
         None => BaseTag::of_row(content.version, fields),

@@ -42,6 +42,7 @@ where
     let input: ContentInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let row = input.into_row(now_micros()).map_err(refuse)?;
     let content = as_stored(&row)?;
+    let buffers = app.work.buffers.clone();
     let inserted = finish(async move {
         let inserted = app
             .db
@@ -61,7 +62,7 @@ where
             });
         }
     }
-    let mut response = represent(StatusCode::CREATED, &content, None, FieldSet::ALL)?;
+    let mut response = represent(&buffers, StatusCode::CREATED, &content, None, FieldSet::ALL)?;
     let location = HeaderValue::try_from(format!("/v1/content/{}", content.id));
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
@@ -80,6 +81,7 @@ where
     let bytes = body::json(&ask.headers, ask.body, BODY_LIMIT).await?;
     let input: PatchInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let patch = input.into_patch().map_err(refuse)?;
+    let buffers = app.work.buffers.clone();
     let changed = finish(async move {
         let accepts = |version| expected.accepts(version);
         let changed = app
@@ -91,7 +93,7 @@ where
     });
     match changed.await? {
         Guarded::Done { value, .. } => {
-            represent(StatusCode::OK, &value, None, FieldSet::ALL).map(not_stored)
+            represent(&buffers, StatusCode::OK, &value, None, FieldSet::ALL).map(not_stored)
         }
         Guarded::Missing => Err(Problem::NotFound),
         Guarded::Stale => Err(Problem::PreconditionFailed),

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason};
 use uuid::Uuid;
 
+use super::admin::Admin;
 use super::cursor::Signer;
+use super::jobs::Jobs;
 use crate::cache::{CacheKey, Cached, Epochs, L1, Resource, Tag, Variant};
 use crate::db::Database;
 use crate::db::content::Content;
@@ -15,6 +17,7 @@ use crate::db::nft::Nft;
 use crate::db::users::User;
 use crate::observe::Observe;
 use crate::problem::Problem;
+use crate::work::Work;
 
 /// Shared by all requests.
 #[derive(Debug)]
@@ -26,6 +29,9 @@ pub(crate) struct App {
     pub(super) users: Arc<L1<User>>,
     pub(super) signer: Signer,
     pub(super) keys_in_use: KeysInUse,
+    pub(super) admin: Admin,
+    pub(super) jobs: Jobs,
+    pub(crate) work: Work,
     epochs: Arc<Epochs>,
 }
 
@@ -53,6 +59,8 @@ impl App {
         db: Database,
         cache_bytes: u64,
         cursor_keys: &[[u8; 32]],
+        admin: Admin,
+        work: Work,
     ) -> Result<Self, streamgate_agent::Error> {
         let epochs = Arc::new(Epochs::default());
         // Details are asked for most and live longest; users are few and small.
@@ -60,17 +68,20 @@ impl App {
         let cache =
             |percent, observe: &Cache| (share(percent), Arc::clone(&epochs), observe.clone());
         let (capacity, tags, handle) = cache(60, &observe.content_cache);
-        let contents = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
+        let contents = Arc::new(L1::new(capacity, tags, handle, &observe)?);
         let (capacity, tags, handle) = cache(30, &observe.page_cache);
-        let pages = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
+        let pages = Arc::new(L1::new(capacity, tags, handle, &observe)?);
         let (capacity, tags, handle) = cache(10, &observe.user_cache);
-        let users = Arc::new(L1::new(capacity, tags, handle, &observe.agent)?);
+        let users = Arc::new(L1::new(capacity, tags, handle, &observe)?);
         Ok(Self {
             contents,
             pages,
             users,
             signer: Signer::new(cursor_keys),
             keys_in_use: KeysInUse::default(),
+            admin,
+            work,
+            jobs: Jobs::default(),
             epochs,
             observe,
             db,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
@@ -46,10 +45,10 @@ async fn user<S>(id: &str, app: Arc<App>, mut ask: Ask<S>) -> Result<Response, P
     let user = found
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    let json = serde_json::to_vec(&Selected {
+    let shown = Selected {
         row: &*user,
         fields,
-    });
-    let json = Bytes::from(json.map_err(|error| Problem::Internal(Arc::new(error)))?);
+    };
+    let json = reply::written(&app.work.buffers, user.bytes() * 2, &shown)?;
     Ok(reply::json(StatusCode::OK, json, false))
 }

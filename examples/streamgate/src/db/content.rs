@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::nft::Nft;
 use super::{Database, DbError, Position};
+use crate::faults::Fault;
 
 /// One content with its body.
 #[derive(Clone, Debug)]
@@ -134,6 +135,19 @@ impl Database {
         let mut lease = self.reader().await?;
         self.timed(statement, Vec::len, query.fetch_all(lease.conn()))
             .await
+    }
+
+    /// What the fault `nplus1` adds to a page: a statement for each of its rows.
+    pub(crate) async fn read_again_one_by_one(
+        &self,
+        rows: &[ContentSummary],
+    ) -> Result<(), DbError> {
+        if self.faults.is_on(Fault::NPlusOne) {
+            for id in rows.iter().filter_map(|row| row.id.parse().ok()) {
+                self.content(id).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::content::Content;
 use super::idempotency::{Keep, KeyState};
 use super::{Database, DbError};
+use crate::faults::Fault;
 
 /// A content about to be written.
 #[derive(Clone, Debug, Serialize)]
@@ -92,11 +93,16 @@ impl Database {
             return Ok(Inserted::Refused(faults));
         }
         let statement = &self.statements.content_insert;
-        let run = sqlx::query(statement.sql)
-            .bind(json(rows)?)
-            .execute(&mut *transaction);
-        let written = rows.len();
-        self.timed(statement, |_| written, run).await?;
+        let at_once = match self.faults.is_on(Fault::SingleWrites) {
+            true => 1,
+            false => rows.len().max(1),
+        };
+        for part in rows.chunks(at_once) {
+            let run = sqlx::query(statement.sql)
+                .bind(json(part)?)
+                .execute(&mut *transaction);
+            self.timed(statement, |_| part.len(), run).await?;
+        }
         if let Some(keep) = keep {
             self.keep_answer(&mut transaction, keep).await?;
         }

@@ -10,6 +10,7 @@ pub(crate) mod content;
 pub(crate) mod content_write;
 pub(crate) mod error;
 pub(crate) mod idempotency;
+pub(crate) mod indexes;
 pub(crate) mod nft;
 pub(crate) mod pool;
 pub(crate) mod statements;

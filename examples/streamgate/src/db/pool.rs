@@ -17,10 +17,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Sqlite, Transaction};
 use streamgate_agent as agent;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::DbError;
 use super::statements::{Statement, Statements};
 use crate::error::Fatal;
+use crate::faults::Faults;
 use crate::observe::Observe;
 
 /// Connections that only read.
@@ -45,6 +47,7 @@ pub(crate) struct Database {
     readers: SqlitePool,
     observe_writer: agent::Pool,
     observe_readers: agent::Pool,
+    pub(super) faults: Faults,
     query_deadline: Duration,
     pub(super) statements: Statements,
 }
@@ -54,6 +57,8 @@ pub(crate) struct Database {
 pub(super) struct Lease {
     conn: PoolConnection<Sqlite>,
     _in_use: agent::PoolUse,
+    /// One of the few that the fault `pool_max` leaves.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Lease {
@@ -123,17 +128,18 @@ impl Database {
             readers,
             observe_writer: observe.writer.clone(),
             observe_readers: observe.readers.clone(),
+            faults: observe.faults.clone(),
             query_deadline,
             statements: Statements::new(|labels| observe.query(labels)),
         })
     }
 
     pub(super) async fn reader(&self) -> Result<Lease, DbError> {
-        lease(&self.readers, &self.observe_readers).await
+        self.lease(&self.readers, &self.observe_readers).await
     }
 
     pub(super) async fn writer(&self) -> Result<Lease, DbError> {
-        lease(&self.writer, &self.observe_writer).await
+        self.lease(&self.writer, &self.observe_writer).await
     }
 
     /// Starts a transaction that holds the write lock from the start, so that it cannot fail halfway
@@ -183,19 +189,29 @@ impl Database {
         self.readers.close().await;
         self.writer.close().await;
     }
-}
 
-async fn lease(pool: &SqlitePool, observe: &agent::Pool) -> Result<Lease, DbError> {
-    let wait = observe.wait();
-    match pool.acquire().await {
-        Ok(conn) => Ok(Lease {
-            conn,
-            _in_use: wait.acquired(),
-        }),
-        Err(sqlx::Error::PoolTimedOut) => {
-            wait.timed_out();
-            Err(DbError::PoolTimeout)
+    async fn lease(&self, pool: &SqlitePool, observe: &agent::Pool) -> Result<Lease, DbError> {
+        let wait = observe.wait();
+        let acquire = async {
+            let place = tokio::time::timeout(ACQUIRE, self.faults.pool_place()).await;
+            let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?;
+            Ok((pool.acquire().await?, place))
+        };
+        match acquire.await {
+            Ok((conn, place)) => {
+                let lease = Lease {
+                    conn,
+                    _in_use: wait.acquired(),
+                    _place: place,
+                };
+                self.faults.hold().await;
+                Ok(lease)
+            }
+            Err(sqlx::Error::PoolTimedOut) => {
+                wait.timed_out();
+                Err(DbError::PoolTimeout)
+            }
+            Err(error) => Err(DbError::of("acquire", error)),
         }
-        Err(error) => Err(DbError::of("acquire", error)),
     }
 }

@@ -7,10 +7,12 @@
 //! compression → `origin` (shedding, deadline, problem bodies) → the routes.
 
 mod accept;
+mod admin;
 mod backlog;
 mod connection;
 mod counted;
 mod front;
+mod gzip;
 mod head_clock;
 mod origin;
 mod stack;
@@ -25,13 +27,16 @@ use streamgate_agent::{Agent, AgentHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use crate::api::AdminAccess;
 use crate::api::App;
 use crate::cache::budget;
 use crate::db::Database;
 use crate::error::Fatal;
+use crate::faults;
 use crate::observe::Observe;
 use crate::seed::insert::seed;
 use crate::settings::{Args, Settings};
+use crate::work::Work;
 use throw_away::ThrowAway;
 
 pub use stop::Stopped;
@@ -41,6 +46,8 @@ pub use stop::Stopped;
 pub struct Running {
     /// Where the API listens.
     pub public: SocketAddr,
+    /// Where the admin plane listens and what a POST to it must know.
+    pub admin: Option<(SocketAddr, AdminAccess)>,
     /// The observability agent of the process.
     pub agent: AgentHandle,
     app: Arc<App>,
@@ -88,7 +95,10 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
             settings.users.into(),
             settings.contents.into(),
         )
-        .await
+        .await?;
+        drop(conn);
+        // A process that was killed under the fault `drop_index` left one away.
+        db.swap_index(0).await
     };
     seeded.await.map_err(|source| Fatal::Database {
         step: "seeded",
@@ -96,7 +106,14 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     })?;
 
     let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
-    let app = App::new(observe, db, cache_bytes, &settings.cursor_keys).map_err(Fatal::Agent)?;
+    let access = admin::access(&settings);
+    let work = Work::new(&observe).map_err(|source| Fatal::System {
+        what: "the system gives no threads for jobs",
+        source,
+    })?;
+    let keys = &settings.cursor_keys;
+    let app = App::new(observe, db, cache_bytes, keys, access.clone(), work);
+    let app = app.map_err(Fatal::Agent)?;
     let app = Arc::new(app);
     let (stop, stopped) = watch::channel(false);
     let service = stack::stack(&app, &settings);
@@ -107,14 +124,25 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         settings.connections,
         stopped,
     );
+    let mut background = vec![tokio::spawn(faults::drive(Arc::clone(&app)))];
+    let admin = match settings.admin {
+        Some(address) => {
+            let (address, serving) = admin::listen(address, Arc::clone(&app)).await?;
+            background.push(tokio::spawn(serving));
+            Some((address, access))
+        }
+        None => None,
+    };
     let tasks = stop::Tasks {
         stop,
+        background,
         acceptor: tokio::spawn(acceptor),
         backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
     };
     agent.ready(true);
     Ok(Running {
         public,
+        admin,
         agent,
         app,
         tasks,
@@ -138,6 +166,9 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         running.public,
         agent.as_deref().unwrap_or("no address")
     );
+    if let Some((address, access)) = &running.admin {
+        tracing::warn!("admin plane at http://{address}/, token {}", access.token());
+    }
     stop::signal().await?;
     let stopped = running.stop(stop::DEADLINE).await;
     tracing::warn!("stopped: {stopped}");

@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tower::Service;
 use warp::reply::Response;
 
+use crate::faults::Fault;
 use crate::observe::Observe;
 use crate::problem::{Problem, TraceParent, render};
 
@@ -38,6 +39,11 @@ pub(super) struct Origin<S> {
     deadline: Duration,
     observe: Observe,
 }
+
+/// What the fault `error_rate` answers.
+#[derive(Debug, thiserror::Error)]
+#[error("the fault error_rate is on")]
+struct ErrorRate;
 
 impl<S> Origin<S> {
     /// At most `in_flight` requests at once, each answered within `deadline`.
@@ -76,7 +82,18 @@ where
             let response = finish(Problem::Overloaded.into_response(), &trace);
             return Box::pin(std::future::ready(Ok(response)));
         };
-        let answer = tokio::time::timeout(self.deadline, self.routes.call(request));
+        let faults = &self.observe.faults;
+        let (late, fails) = (faults.time(Fault::Latency), faults.fails());
+        let routed = self.routes.call(request);
+        let answer = tokio::time::timeout(self.deadline, async move {
+            if let Some(late) = late {
+                tokio::time::sleep(late).await;
+            }
+            if fails {
+                return Ok(Problem::Internal(Arc::new(ErrorRate)).into_response());
+            }
+            routed.await
+        });
         Box::pin(async move {
             let response = match answer.await {
                 Ok(Ok(response)) => response,

@@ -1,4 +1,4 @@
-//! Stopping without failing anybody: not ready, stop accepting, drain, then the agent.
+//! Stopping without failing anybody: not ready, stop accepting, drain requests and jobs, then the agent.
 //!
 //! Breaking test: `a_stop_finishes_the_request_under_way`.
 
@@ -25,6 +25,8 @@ pub(super) struct Tasks {
     pub(super) stop: watch::Sender<bool>,
     pub(super) acceptor: JoinHandle<JoinSet<()>>,
     pub(super) backlog: JoinHandle<()>,
+    /// What ends with the process and holds nobody up.
+    pub(super) background: Vec<JoinHandle<()>>,
 }
 
 /// How a stop went.
@@ -65,9 +67,11 @@ impl Running {
             stop,
             mut acceptor,
             backlog,
+            background,
         } = self.tasks;
         stop.send_replace(true);
         backlog.abort();
+        background.iter().for_each(JoinHandle::abort);
         let mut cut = 0;
         match tokio::time::timeout_at(drained_by, &mut acceptor).await {
             Ok(Ok(mut open)) => {
@@ -80,6 +84,10 @@ impl Running {
             // It panicked, and its connections went with it.
             Ok(Err(_)) => {}
             Err(_) => acceptor.abort(),
+        }
+        let given_up = self.app.work.workers.drain(drained_by).await;
+        if given_up > 0 {
+            tracing::warn!(given_up, "jobs waited when the time was over");
         }
         if tokio::time::timeout_at(end, self.app.db.close())
             .await

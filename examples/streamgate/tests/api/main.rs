@@ -8,9 +8,11 @@
     reason = "a panic is how a test says that the contract is broken"
 )]
 
+mod admin;
 mod batch;
 mod content;
 mod encoding;
+mod jobs;
 mod limits;
 mod lists;
 mod observed;

@@ -1,0 +1,123 @@
+//! The admin plane.
+
+use std::net::SocketAddr;
+
+use http::{Method, StatusCode};
+use streamgate::serve::start;
+use streamgate::settings::{Profile, Settings};
+
+use crate::support::{Answer, admin, exchange, service_with, settings, with_admin};
+
+fn active(answer: &Answer) -> Vec<String> {
+    let json = answer.json();
+    let faults = json["faults"].as_array().unwrap().iter();
+    let on = faults.filter(|fault| fault["active"] == true);
+    on.map(|fault| fault["fault"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_change_without_the_token_is_refused() {
+    let service = service_with(with_admin()).await;
+    let on = Some(r#"{"on":["gzip_off"]}"#);
+    for token in ["", "wrong"] {
+        let refused = admin(&service, Some(token), on).await;
+        assert_eq!(refused.problem(), (401, "unauthorized".to_owned()));
+        assert_eq!(refused.header("www-authenticate"), "Bearer");
+    }
+    assert_eq!(active(&admin(&service, None, None).await), [""; 0]);
+    assert_eq!(active(&admin(&service, None, on).await), ["gzip_off"]);
+    assert!(
+        service
+            .metric("streamgate_fault_active", &["gzip_off"])
+            .await
+            > 0.5
+    );
+    let changed = "streamgate_fault_changed_timestamp_seconds";
+    assert!(service.metric(changed, &["gzip_off"]).await > 1.7e9);
+    let off = Some(r#"{"off":["gzip_off"]}"#);
+    assert_eq!(active(&admin(&service, None, off).await), [""; 0]);
+    assert!(service.metric("streamgate_fault_active", &[]).await < 0.5);
+}
+
+#[tokio::test]
+async fn production_refuses_faults() {
+    let service = service_with(Settings {
+        profile: Profile::Production,
+        ..with_admin()
+    })
+    .await;
+    let refused = admin(&service, None, Some(r#"{"on":["gzip_off"]}"#)).await;
+    assert_eq!(refused.problem(), (403, "forbidden".to_owned()));
+    assert!(refused.text().contains("--profile"), "{}", refused.text());
+    assert_eq!(active(&admin(&service, None, None).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn one_bad_value_changes_nothing_and_is_named_with_its_range() {
+    let service = service_with(with_admin()).await;
+    for (body, wanted) in [
+        (
+            r#"{"on":["gzip_off","pool_max=0"]}"#,
+            "pool_max must be 1..=100 (got \\\"0\\\")",
+        ),
+        (
+            r#"{"on":["gzip_off","no_such"]}"#,
+            "fault must be one of nplus1",
+        ),
+        (
+            r#"{"on":["gzip_off"],"seconds":601}"#,
+            "seconds must be 1..=600 (got \\\"601\\\")",
+        ),
+        (
+            r#"{"on":["gzip_off"],"seconds":0}"#,
+            "seconds must be 1..=600",
+        ),
+        (
+            r#"{"on":["gzip_off"],"off":["no_such"]}"#,
+            "fault must be one of",
+        ),
+        (r#"{"on":["gzip_off"],"forever":true}"#, "forever"),
+        ("[", "bad-parameter"),
+    ] {
+        let refused = admin(&service, None, Some(body)).await;
+        assert_eq!(refused.problem(), (400, "bad-parameter".to_owned()));
+        assert!(
+            refused.text().contains(wanted),
+            "{body}: {}",
+            refused.text()
+        );
+        assert_eq!(
+            active(&admin(&service, None, None).await),
+            [""; 0],
+            "{body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_admin_plane_answers_no_route_of_the_service_and_the_service_none_of_its() {
+    let service = service_with(with_admin()).await;
+    let (address, _) = service.running.admin.clone().unwrap();
+    let ask = async |path| {
+        let headers = [("host", "localhost")];
+        exchange(address, Method::GET, path, &headers, Default::default()).await
+    };
+    assert_eq!(ask("/readyz").await.status, StatusCode::OK);
+    assert_eq!(ask("/v1/content").await.problem().0, 404);
+    assert_eq!(service.get("/admin/faults").await.problem().0, 404);
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_is_refused() {
+    let refused = start(Settings {
+        admin: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
+        ..settings()
+    })
+    .await;
+    let text = refused.unwrap_err().to_string();
+    assert!(
+        text.contains("--admin") && text.contains("0.0.0.0"),
+        "{text}"
+    );
+}

@@ -1,0 +1,277 @@
+//! The fault catalogue against the agent's numbers: nothing at first, each fault its own signal, and
+//! nothing again when it is off.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use streamgate_agent as agent;
+use tokio::net::TcpStream;
+
+use crate::support::{
+    CONTENTS, Service, admin, content, http2_get, service_with, user, with_admin,
+};
+
+/// What a person would see move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Signal {
+    QueriesPerRequest,
+    PoolTimeouts,
+    PoolUse,
+    RowsPerStatement,
+    HitRatio,
+    LoadsPerKey,
+    RawAgainstSent,
+    RequestsPerConnection,
+    ScheduleDelay,
+    Errors,
+    Latency,
+}
+
+use Signal::*;
+
+/// Settings, the signal each must move, and what may follow from it.
+const MATRIX: &[(&[&str], &[Signal], &[Signal])] = &[
+    (&["nplus1"], &[QueriesPerRequest], &[]),
+    (&["hold_conn=600ms"], &[PoolUse], &[]),
+    // Who waits for one of the places gives up after 500 ms and is answered 503.
+    (
+        &["pool_max=1", "hold_conn=600ms"],
+        &[PoolUse, PoolTimeouts],
+        &[Errors],
+    ),
+    (&["single_writes"], &[RowsPerStatement], &[]),
+    // What readers void while others load it is loaded again.
+    (&["l1_off"], &[HitRatio], &[LoadsPerKey]),
+    // A load that takes a while is made again by all who ask meanwhile, as far as there are connections.
+    (
+        &["singleflight_off", "hold_conn=100ms"],
+        &[LoadsPerKey],
+        &[PoolTimeouts, Errors],
+    ),
+    (&["gzip_off"], &[RawAgainstSent], &[]),
+    (&["conn_close"], &[RequestsPerConnection], &[]),
+    // Whoever is not polled answers late.
+    (
+        &["block_worker=600ms"],
+        &[ScheduleDelay],
+        &[Latency, PoolUse, PoolTimeouts, Errors],
+    ),
+    (&["error_rate=100%"], &[Errors], &[]),
+    (&["latency=+1500ms"], &[Latency], &[]),
+];
+
+/// The numbers of one scrape.
+struct Page(String);
+
+impl Page {
+    fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let lines = self.0.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        lines
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+            .sum()
+    }
+}
+
+/// Asks for the same thing three times over one connection, or as many as it takes.
+async fn three_times_over_one_connection(service: &Service, path: &str) {
+    let mut client = None;
+    for _ in 0..3 {
+        let mut sender = match client.take() {
+            Some(sender) => sender,
+            None => {
+                let stream = TcpStream::connect(service.running.public).await.unwrap();
+                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+                tokio::spawn(connection);
+                sender
+            }
+        };
+        let request = Request::builder().uri(path).header("host", "localhost");
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let close = answer.headers().contains_key("connection");
+        answer.into_body().collect().await.unwrap();
+        client = (!close && sender.ready().await.is_ok()).then_some(sender);
+    }
+}
+
+/// A little of everything, for keys that no earlier round has touched.
+async fn work(service: &Service, round: u64) {
+    let own = |n: u64| format!("/v1/content/{}", content(round * 5 + n));
+    // Many at once for one key that nobody has asked for, then again when it is there.
+    let first = own(0);
+    http2_get(service.running.public, &vec![first.as_str(); 200]).await;
+    three_times_over_one_connection(service, &first).await;
+    // Three at once for different keys: fewer than there are connections.
+    let different = [own(1), own(2), own(3)];
+    let different: Vec<&str> = different.iter().map(String::as_str).collect();
+    http2_get(service.running.public, &different).await;
+    let page = format!("/v1/content?limit={}", 50 + round);
+    let gzip = [("accept-encoding", "gzip")];
+    service.get_with(&page, &gzip).await;
+    let item = format!(r#"{{"user_id":"{}","title":"x"}}"#, user(0));
+    let batch = format!(r#"{{"items":[{}]}}"#, vec![item; 5].join(","));
+    service.post("/v1/content:batch", &batch).await;
+}
+
+/// Works once and says which signals lie beyond what a healthy service shows.
+async fn signals(service: &Service, round: u64) -> BTreeSet<Signal> {
+    let before = Page(service.metrics().await);
+    work(service, round).await;
+    // A connection is counted when it has ended, the delay of a poll within a second.
+    let settle = Instant::now() + Duration::from_millis(700);
+    tokio::time::sleep_until(settle.into()).await;
+    let after = Page(service.metrics().await);
+    let moved = |name: &str, labels: &[&str]| after.sum(name, labels) - before.sum(name, labels);
+    let mean = |name: &str, labels: &[&str]| {
+        let count = moved(&format!("{name}_count"), labels);
+        (count > 0.5).then(|| moved(&format!("{name}_sum"), labels) / count)
+    };
+    let detail = ["http_route=\"/v1/content/{id}\""];
+    let readers = ["pool_name=\"readers\""];
+    let contents = ["cache_name=\"content\""];
+    let result = |word| moved("cache_requests_total", &[contents[0], word]);
+    let raw = moved("streamgate_response_bytes_total", &["raw"]);
+    let sent = moved("streamgate_response_bytes_total", &["sent"]);
+    let page = ["http_route=\"/v1/content\"", "status_code=\"200\""];
+    let pages = moved("http_server_request_duration_seconds_count", &page);
+    let delay = "tokio_schedule_delay_seconds";
+    let late =
+        moved(&format!("{delay}_count"), &[]) - moved(&format!("{delay}_bucket"), &["le=\"0.25\""]);
+    // Three cold readers may miss, and all who ask for the first key before it is there.
+    let asked_later = 3.0;
+    let loads = moved("cache_loads_total", &contents);
+    let seen = [
+        (
+            QueriesPerRequest,
+            mean("db_queries_per_request", &["http_route=\"/v1/content\""])
+                .is_some_and(|mean| mean > 2.0),
+        ),
+        (
+            PoolTimeouts,
+            moved("db_client_connection_timeouts_total", &readers) > 0.5,
+        ),
+        (
+            PoolUse,
+            mean("db_client_connection_use_time_seconds", &readers).is_some_and(|mean| mean > 0.5),
+        ),
+        (
+            RowsPerStatement,
+            mean(
+                "db_client_response_returned_rows",
+                &["db_query_summary=\"INSERT content batch\""],
+            )
+            .is_some_and(|mean| mean < 4.5),
+        ),
+        (
+            HitRatio,
+            result("\"hit\"") < asked_later - 0.5 && result("\"miss\"") > 0.5,
+        ),
+        // One for each of four keys, and one each time for who asks again where nothing is kept.
+        (LoadsPerKey, loads > 8.5),
+        (RawAgainstSent, pages > 0.5 && raw - sent < 5_000.0),
+        (
+            RequestsPerConnection,
+            mean("http_server_requests_per_connection", &["version=\"1.1\""])
+                .is_some_and(|mean| mean < 1.1),
+        ),
+        (ScheduleDelay, late > 0.5),
+        (
+            Errors,
+            moved(
+                "http_server_request_duration_seconds_count",
+                &["status_code=\"5"],
+            ) > 0.5,
+        ),
+        (
+            Latency,
+            mean("http_server_request_duration_seconds", &detail).is_some_and(|mean| mean > 1.4),
+        ),
+    ];
+    let seen = seen.into_iter().filter(|(_, moved)| *moved);
+    seen.map(|(signal, _)| signal).collect()
+}
+
+async fn switch(service: &Service, what: &str, settings: &[&str]) {
+    let names: Vec<&str> = settings
+        .iter()
+        .map(|setting| match what {
+            "off" => setting.split('=').next().unwrap(),
+            _ => setting,
+        })
+        .collect();
+    let body = serde_json::json!({ what: names }).to_string();
+    let answer = admin(service, None, Some(&body)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_fault_moves_its_signal_and_recovery_closes_it() {
+    let service = service_with(with_admin()).await;
+    let rounds = u64::try_from(MATRIX.len()).unwrap() * 2 + 1;
+    assert!(
+        rounds * 5 < u64::from(CONTENTS),
+        "each round has keys of its own"
+    );
+    let mut rounds = 0..rounds;
+    let mut next = async || signals(&service, rounds.next().unwrap()).await;
+    assert_eq!(next().await, BTreeSet::new(), "no fault");
+    for (settings, must, may) in MATRIX {
+        switch(&service, "on", settings).await;
+        let mut seen = next().await;
+        switch(&service, "off", settings).await;
+        seen.retain(|signal| must.contains(signal) || !may.contains(signal));
+        assert_eq!(seen, must.iter().copied().collect(), "{settings:?}");
+        assert_eq!(next().await, BTreeSet::new(), "after {settings:?}");
+    }
+    profiles_name_it(&service).await;
+}
+
+/// Asks again and again until a profile holds a function's name, or no longer does.
+async fn until_profile(service: &Service, path: &str, function: &str, holds: bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let request = agent::Request::new("GET", path).header("host", "localhost");
+        let reply = service.running.agent.respond(request).await;
+        let text = String::from_utf8_lossy(reply.body()).into_owned();
+        assert_eq!(reply.status(), 200, "{text}");
+        if text.contains(function) == holds {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{function} in {path}: never {holds}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The profiles name what burns and what leaks.
+async fn profiles_name_it(service: &Service) {
+    for (setting, path, function) in [
+        (
+            "cpu_burn",
+            "/debug/pprof/profile?ago=2&seconds=2&format=folded",
+            "burn_cpu",
+        ),
+        (
+            "leak=64MiB/s",
+            "/debug/pprof/heap?format=folded",
+            "leak_a_block",
+        ),
+    ] {
+        until_profile(service, path, function, false).await;
+        switch(service, "on", &[setting]).await;
+        until_profile(service, path, function, true).await;
+        switch(service, "off", &[setting]).await;
+        until_profile(service, path, function, false).await;
+    }
+}
