@@ -52,6 +52,10 @@ pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, Trace
 pub use export::collector::CoreCollector;
 #[cfg(feature = "http")]
 pub use export::serve::{AgentBody, AgentService, Connected};
+#[cfg(feature = "tracing")]
+pub use instrument::log_line::LogLine;
+#[cfg(feature = "opentelemetry")]
+pub use instrument::meter::MeterProvider;
 #[cfg(feature = "metrics")]
 pub use instrument::recorder::MetricsRecorder;
 #[cfg(feature = "tower")]

@@ -125,13 +125,16 @@ fn interleaved_tasks_are_told_apart_and_nothing_else_is_labelled() {
         .map(|(group, _)| profile.labelled("group", group))
         .collect();
     let (clock, labels): (f64, f64) = (by_clock.iter().sum(), by_label.iter().sum());
-    assert!(labels > 400.0, "{labels} samples");
+    assert!(labels > 100.0, "{labels} samples");
     for (place, (group, _)) in GROUPS.iter().enumerate() {
         let wanted = 100.0 * by_clock[place] / clock;
         let seen = 100.0 * by_label[place] / labels;
         eprintln!("{group:>6}: {wanted:5.1} % by the kernel's clock, {seen:5.1} % by label");
+        // The kernel looks 250 times a second, so two of the 499 stand for one look, and chance alone moves
+        // the share of few looks: on a machine that does other work there may be 100 instead of 1500.
+        let chance = 400.0 * (wanted / 100.0 * (1.0 - wanted / 100.0) / (labels / 2.0)).sqrt();
         assert!(
-            (wanted - seen).abs() < 5.0,
+            (wanted - seen).abs() < chance.max(5.0),
             "{group}: {seen} instead of {wanted}"
         );
     }

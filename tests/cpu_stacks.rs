@@ -258,7 +258,9 @@ fn threads_with_the_smallest_stacks_survive_and_are_sampled() {
     let (all, due) = (profile.of("small"), used.as_secs_f64() * f64::from(HERTZ));
     let whole = reach(&profile, "small", "sampling::burn");
     eprintln!("{all} of {due:.0}, {whole} reach their function");
-    assert!((all - due).abs() <= 0.05 * due, "{all} of {due}");
+    // How many there are is asked in `cpu_truth`, on an idle machine: on a busy one each of these short
+    // threads is found late. None that survives here is sampled less than half or more than it worked.
+    assert!((0.5..=1.05).contains(&(all / due)), "{all} of {due}");
     assert!(whole >= 0.97 * all, "{whole} of {all}");
 }
 

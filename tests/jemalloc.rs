@@ -5,7 +5,7 @@
 )]
 
 use std::hint::black_box;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Barrier, Mutex, MutexGuard, Once, PoisonError};
 
 use streamgate_agent::{Agent, AgentHandle, Reply, Request};
 
@@ -17,7 +17,28 @@ const TUNING: &str = "/debug/heap/tuning";
 /// The process has one jemalloc: tests that change it, or look at what it holds, take turns.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    make_all_arenas();
+    turn
+}
+
+/// An arena that a starting thread makes while decay times are set has read the old ones and is not yet
+/// seen. Four arenas a processor are all that jemalloc makes, one for each of the first threads.
+fn make_all_arenas() {
+    static MADE: Once = Once::new();
+    MADE.call_once(|| {
+        let threads = 16 * std::thread::available_parallelism().unwrap().get();
+        let all_there = Barrier::new(threads);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    drop(black_box(vec![1_u8; 64]));
+                    all_there.wait();
+                });
+            }
+        });
+        drop(black_box(vec![1_u8; 64 << 20]));
+    });
 }
 
 fn agent(control: bool) -> AgentHandle {

@@ -13,6 +13,7 @@ use crate::collect::heap::{self, HeapCollector};
 use crate::collect::wall::WallCollector;
 use crate::config;
 use crate::error::Error;
+use crate::store::demand::Board;
 use crate::store::heap::Recording;
 use crate::store::metrics::Counter;
 
@@ -85,9 +86,12 @@ pub(super) fn profile(shared: &Shared) -> Result<(), Error> {
     let mut collector = CpuCollector::new(Arc::clone(&shared.store), &shared.config);
     let inside = shared.clone();
     threads::start("sg-profile", "profile", shared, move || {
-        while !inside.stop.is_asked() {
+        while goes_on(&inside, &inside.store.cpu) {
+            if inside.stop.is_asked() {
+                collector.turn_away();
+            }
             let wait = collector.turn(Instant::now());
-            inside.store.cpu.wait(wait);
+            inside.store.cpu.wait(wait.min(inside.stop.left()));
         }
         collector.stop();
     })
@@ -117,9 +121,14 @@ pub(super) fn heap(shared: &Shared) -> Result<(), Error> {
     let mut collector = HeapCollector::new(Arc::clone(&shared.store), &shared.config)?;
     let inside = shared.clone();
     threads::start("sg-heap", "heap", shared, move || {
-        while !inside.stop.is_asked() {
+        while goes_on(&inside, &inside.store.heap.wishes) {
             collector.turn();
         }
         collector.stop();
     })
+}
+
+/// Until the agent is asked to stop, and then while somebody pushes the last profiles, to its deadline.
+fn goes_on<W, A>(shared: &Shared, board: &Board<W, A>) -> bool {
+    !shared.stop.is_asked() || (board.is_held() && !shared.stop.left().is_zero())
 }

@@ -148,15 +148,17 @@ impl Inner {
     }
 
     fn ask_to_stop(&self, drain: Duration) {
+        // A little earlier than the host stops waiting, or threads would be found still running.
+        let work = drain.mul_f64(0.9);
         self.shared.published.set_ready(false);
-        self.shared.stop.ask();
+        self.shared.stop.ask(work);
         self.shared.store.refresh.nudge();
         self.shared.store.cpu.nudge();
         self.shared.store.looks.nudge();
         self.shared.store.heap.wishes.nudge();
         // Who waits for seconds to pass gets those that have.
         self.shared.store.pauses.close(());
-        self.pushing.stop(drain);
+        self.pushing.stop(work);
         if let Some(serving) = &self.serving {
             serving.stop(drain);
         }
@@ -404,6 +406,23 @@ impl AgentHandle {
     #[cfg(feature = "metrics")]
     pub fn metrics_recorder(&self) -> crate::MetricsRecorder {
         crate::MetricsRecorder::new(&self.inner.shared.store)
+    }
+
+    /// A meter provider that puts what libraries record through OpenTelemetry's API into the agent's core.
+    ///
+    /// ```
+    /// use opentelemetry::{KeyValue, global};
+    /// use streamgate_agent::Agent;
+    ///
+    /// let agent = Agent::builder("shop").no_listener().start()?;
+    /// global::set_meter_provider(agent.meter_provider());
+    /// let orders = global::meter("shop").u64_counter("shop.orders").build();
+    /// orders.add(1, &[KeyValue::new("kind", "gift")]);
+    /// # Ok::<(), streamgate_agent::Error>(())
+    /// ```
+    #[cfg(feature = "opentelemetry")]
+    pub fn meter_provider(&self) -> crate::MeterProvider {
+        crate::MeterProvider::new(&self.inner.shared.store)
     }
 
     /// Shows the families of a foreign registry on the agent's page.

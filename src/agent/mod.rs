@@ -123,3 +123,6 @@ fn describe(shared: &Shared) -> Result<(), Error> {
         .set(f64::from(u8::from(exposed)));
     Ok(())
 }
+
+#[cfg(test)]
+mod shared_tests;

@@ -1,13 +1,13 @@
 //! Starts the threads that push to a collector, and stops the one that delivers what waits.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-
 use super::traces::{self, Outbox};
 use super::{Shared, pushing_profiles, threads};
-use crate::collect::process::host_name;
+use crate::collect::resource::detected;
 use crate::error::Error;
 use crate::export::delivery::{Delivery, PushSignal};
 use crate::export::flushed::Flushed;
@@ -24,13 +24,12 @@ pub(super) struct Pushing {
 
 impl Pushing {
     /// Asks for what waits to be delivered within so long.
-    pub(super) fn stop(&self, drain: Duration) {
+    pub(super) fn stop(&self, within: Duration) {
         if let Some(store) = &self.store {
             store.traces.wake();
         }
         if let Some(delivery) = &self.delivery {
-            // A little earlier than the host stops waiting, or the thread would be found still running.
-            delivery.close(drain.mul_f64(0.9));
+            delivery.close(within);
         }
     }
 
@@ -59,25 +58,18 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         delivery: Some(Arc::clone(&delivery)),
         store: Some(Arc::clone(&shared.store)),
     };
-    let pid = std::process::id().to_string();
-    let host = host_name().unwrap_or_default();
-    let program = std::env::current_exe().ok();
-    let program = program.as_deref().and_then(std::path::Path::file_name);
-    let program = program.unwrap_or_default().to_string_lossy();
+    let detected = detected(Path::new("/"));
+    let detected = detected.iter().map(|(key, value)| (*key, &**value));
     let instance = instance_id();
     let own = [
         ("service.name", &*shared.config.service),
         ("service.instance.id", &instance),
         ("service.version", &shared.config.version),
-        ("host.name", &host),
-        ("os.type", std::env::consts::OS),
-        ("process.pid", &pid),
-        ("process.executable.name", &program),
         ("telemetry.sdk.language", "rust"),
         ("telemetry.sdk.name", env!("CARGO_PKG_NAME")),
         ("telemetry.sdk.version", env!("CARGO_PKG_VERSION")),
     ];
-    let resource = resource(own, otlp);
+    let resource = resource(own.into_iter().chain(detected), otlp);
     // The one that runs already would wait for ever.
     let stop = |_: &Error| pushing.stop(Duration::ZERO);
     pushing_profiles::start(shared, &delivery, &resource).inspect_err(stop)?;
@@ -85,7 +77,7 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
         spans: delivery.producer(PushSignal::Spans),
         logs: delivery.producer(PushSignal::Logs),
     };
-    traces::start(shared, otlp, resource.clone(), outbox).inspect_err(stop)?;
+    traces::start(shared, otlp, &resource, outbox).inspect_err(stop)?;
     let Some(mut metrics) = MetricsPush::new(&shared.store, otlp, resource) else {
         return Ok(pushing);
     };
@@ -96,7 +88,11 @@ pub(super) fn start(shared: &Shared) -> Result<Pushing, Error> {
             inside.stop.pause(wait);
         }
         // What was counted since the last push.
-        metrics.push();
+        metrics.push(match inside.stop.left() {
+            // Nobody waits for it.
+            Duration::ZERO => Duration::MAX,
+            left => left,
+        });
     })
     .inspect_err(stop)?;
     Ok(pushing)
@@ -116,3 +112,7 @@ fn instance_id() -> String {
         low & 0xffff_ffff_ffff,
     )
 }
+
+#[cfg(test)]
+#[path = "pushing_tests.rs"]
+mod tests;

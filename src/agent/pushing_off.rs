@@ -12,7 +12,7 @@ pub(super) struct Pushing {}
 
 impl Pushing {
     /// Does nothing.
-    pub(super) fn stop(&self, _drain: Duration) {}
+    pub(super) fn stop(&self, _within: Duration) {}
 
     /// Nothing.
     pub(super) fn flushed(&self) -> Vec<Flushed> {

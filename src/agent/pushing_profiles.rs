@@ -49,5 +49,6 @@ fn run(
             let wait = push.turn();
             inside.stop.pause(wait);
         }
+        push.last(inside.stop.left());
     })
 }

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     asked: AtomicBool,
+    /// Until when threads may work on; `None`: nobody set an end.
+    until: Mutex<Option<Instant>>,
     running: Mutex<Vec<&'static str>>,
     changed: Condvar,
 }
@@ -34,19 +36,30 @@ impl Stop {
         self.asked.load(Ordering::Acquire)
     }
 
-    pub(crate) fn ask(&self) {
+    /// Asks all threads to end within so long. Asked again, the earlier end holds.
+    pub(crate) fn ask(&self, within: Duration) {
+        let end = Instant::now().checked_add(within);
+        let mut until = lock(&self.until);
+        *until = [*until, end].into_iter().flatten().min();
+        drop(until);
         self.asked.store(true, Ordering::Release);
         // Taken so that a thread between its check and its wait cannot miss the news.
         drop(lock(&self.running));
         self.changed.notify_all();
     }
 
+    /// For how long a thread may work on; without end while nobody asks it to stop.
+    pub(crate) fn left(&self) -> Duration {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        lock(&self.until).map_or(Duration::MAX, left)
+    }
+
     /// Waits until every thread has ended, and returns those that have not by the deadline.
     pub(crate) fn wait(&self, deadline: Duration) -> Vec<&'static str> {
-        let until = Instant::now() + deadline;
+        let started = Instant::now();
         let mut running = lock(&self.running);
         while !running.is_empty() {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_sub(started.elapsed());
             if left.is_zero() {
                 break;
             }
@@ -161,21 +174,8 @@ impl Drop for Running {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::shared_tests::shared;
     use std::sync::atomic::AtomicU32;
-
-    fn shared() -> Shared {
-        let thresholds = crate::assess::thresholds::Thresholds::built_in().unwrap();
-        Shared {
-            store: Arc::new(crate::store::Store::new(100)),
-            config: Arc::new(crate::config::Config::new("test")),
-            published: Arc::default(),
-            stop: Arc::default(),
-            threads: Arc::default(),
-            runtimes: Arc::default(),
-            judge: Arc::new(crate::agent::judge::Judge::new(thresholds)),
-            pressure: Arc::default(),
-        }
-    }
 
     #[test]
     fn a_part_that_panics_once_is_run_again_and_counted() {
@@ -202,7 +202,7 @@ mod tests {
             assert!(blocked.recv().is_err());
         })
         .unwrap();
-        shared.stop.ask();
+        shared.stop.ask(Duration::ZERO);
         assert_eq!(shared.stop.wait(Duration::from_millis(1)), ["sg-stuck"]);
         drop(release);
         assert!(shared.stop.wait(Duration::from_secs(30)).is_empty());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use opentelemetry_otlp::SpanExporter;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
 use super::{Shared, threads};
@@ -9,7 +10,7 @@ use crate::config::otlp::Otlp;
 use crate::config::traces::Sampling;
 use crate::error::Error;
 use crate::export::delivery::Producer;
-use crate::export::otlp::batch::Message;
+use crate::export::otlp::exporter::{Exporter, LogRecords, Message};
 use crate::export::otlp::logs::LogEncoder;
 use crate::export::otlp::traces::SpanEncoder;
 use crate::store::Store;
@@ -24,45 +25,50 @@ pub(super) struct Outbox {
     pub(super) logs: Option<Producer>,
 }
 
-/// Begins to trace requests, and starts the thread, if spans are wanted.
+/// Begins to trace requests if spans are wanted and to keep log records if those are, and starts the thread.
 ///
 /// # Errors
-/// The thread's error when the operating system gives none.
+/// The thread's error when the operating system gives none, or an exporter's.
 pub(super) fn start(
     shared: &Shared,
     otlp: &Otlp,
-    resource: Resource,
+    resource: &Resource,
     outbox: Outbox,
 ) -> Result<(), Error> {
-    let Some(sampling) = otlp.sampling.filter(|_| outbox.spans.is_some()) else {
-        return Ok(());
-    };
-    let sampling = Sampling {
-        slow: sampling.slow.or(shared.judge.latency_target()),
-        ..sampling
-    };
     let (store, has_logs) = (&shared.store, outbox.logs.is_some());
-    store.traces.start(sampling, has_logs, &store.metrics);
+    match otlp.sampling.filter(|_| outbox.spans.is_some()) {
+        Some(sampling) => {
+            let sampling = Sampling {
+                slow: sampling.slow.or(shared.judge.latency_target()),
+                ..sampling
+            };
+            store.traces.start(sampling, has_logs, &store.metrics);
+        }
+        None if has_logs => store.traces.keep_logs(&store.metrics),
+        None => return Ok(()),
+    }
     let inside = shared.clone();
+    let spans = Exporter::of_spans(store, resource)?;
+    let logs = Exporter::of_logs(store, resource)?;
     threads::start("sg-traces", "traces", shared, move || {
         while !inside.stop.is_asked() {
             inside.store.traces.wait(PERIOD);
-            outbox.take(&inside.store, &resource);
+            outbox.take(&inside.store, &spans, &logs);
         }
-        outbox.take(&inside.store, &resource);
+        outbox.take(&inside.store, &spans, &logs);
     })
 }
 
 impl Outbox {
     /// Takes over all that is kept.
-    fn take(&self, store: &Store, resource: &Resource) {
+    fn take(&self, store: &Store, spans: &Exporter<SpanExporter>, logs: &Exporter<LogRecords>) {
         let send = |to: &Option<Producer>, message: Option<Message>| {
             if let (Some(producer), Some(message)) = (to, message) {
                 producer.enqueue(message.body, message.items);
             }
         };
-        let mut spans = SpanEncoder::new(resource, &store.traces.sites);
-        let mut logs = LogEncoder::new(resource);
+        let mut spans = SpanEncoder::new(spans, &store.traces.sites);
+        let mut logs = LogEncoder::new(logs);
         store.traces.drain(|trace, kept| {
             send(&self.spans, spans.add(trace, kept));
             for record in &kept.logs {
@@ -75,5 +81,53 @@ impl Outbox {
         }
         send(&self.spans, spans.message());
         send(&self.logs, logs.message());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::agent::shared_tests::shared;
+    use crate::export::delivery::{Delivery, PushSignal};
+    use crate::export::flushed::Flushed;
+    use crate::store::traces::{LogRecord, Severity};
+
+    #[test]
+    fn log_records_are_pushed_where_spans_are_not_wanted() {
+        let shared = shared();
+        let otlp = Otlp {
+            spans: None,
+            sampling: None,
+            ..Otlp::to("http://127.0.0.1:9").unwrap()
+        };
+        let delivery = Delivery::new(&shared.store, &otlp);
+        let outbox = Outbox {
+            spans: delivery.producer(PushSignal::Spans),
+            logs: delivery.producer(PushSignal::Logs),
+        };
+        start(&shared, &otlp, &Resource::default(), outbox).unwrap();
+        assert!(!shared.store.traces.is_on());
+        let logs = shared.store.traces.logs().expect("they are wanted");
+        logs.keep(LogRecord {
+            at: Instant::now(),
+            severity: Severity::Info,
+            target: "shop",
+            body: "order placed".to_owned(),
+            fields: Vec::new(),
+            context: None,
+        });
+        shared.stop.ask(Duration::ZERO);
+        assert_eq!(shared.stop.wait(Duration::from_secs(60)), [""; 0]);
+        // Nobody sends here: what was handed over is lost, and counted.
+        delivery.close(Duration::ZERO);
+        let handed_over = Flushed {
+            signal: "logs",
+            delivered: 0,
+            kept: 0,
+            lost: 1,
+        };
+        assert_eq!(delivery.flushed(), [handed_over]);
     }
 }

@@ -44,6 +44,9 @@ pub(crate) mod jemalloc;
 #[cfg(feature = "prometheus")]
 pub(crate) mod registry;
 
+#[cfg(feature = "otlp")]
+pub(crate) mod resource;
+
 /// Something that is read from time to time on the collecting thread.
 pub(crate) trait Source: Send {
     /// The part's name in `agent_up` and `agent_panics_total`.

@@ -295,6 +295,15 @@ impl Started {
     }
 }
 
+/// When the process began, in seconds since 1970; `None` if `/proc` does not say.
+#[cfg_attr(
+    not(feature = "otlp"),
+    expect(dead_code, reason = "only a resource that is pushed says so")
+)]
+pub(crate) fn start_unix_seconds(root: &Path) -> Option<f64> {
+    Some(Started::read(root)?.unix_seconds)
+}
+
 /// The machine's name, or the container's.
 pub(crate) fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;

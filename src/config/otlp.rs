@@ -5,6 +5,9 @@
 
 #[path = "otlp_delivery.rs"]
 pub(crate) mod delivery;
+#[cfg_attr(feature = "otlp-grpc", path = "otlp_protocols.rs")]
+#[cfg_attr(not(feature = "otlp-grpc"), path = "otlp_protocols_off.rs")]
+mod protocols;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +18,7 @@ use super::traces::Sampling;
 use crate::error::Error;
 
 use delivery::Limits;
+use protocols::PROTOCOLS;
 
 /// Between two pushes of metrics: as often as Prometheus scrapes by our rules, so that both see the same.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -52,11 +56,13 @@ pub struct Otlp {
 /// Where one signal goes.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// `http://host:port/v1/metrics`.
+    /// `http://host:port/v1/metrics`; by gRPC `http://host:port`.
     pub(crate) url: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) timeout: Duration,
     pub(crate) gzip: bool,
+    /// What is called by gRPC; `None`: protobuf over HTTP.
+    pub(crate) grpc_method: Option<&'static str>,
 }
 
 impl fmt::Debug for Otlp {
@@ -82,6 +88,7 @@ impl fmt::Debug for Target {
             .field("headers", &names)
             .field("timeout", &self.timeout)
             .field("gzip", &self.gzip)
+            .field("grpc_method", &self.grpc_method)
             .finish()
     }
 }
@@ -176,8 +183,7 @@ impl Otlp {
         };
         let off = is("OTEL_SDK_DISABLED", "true");
         let read = |names: &Names| {
-            let off = off || is(names.exporter, "none");
-            if off {
+            if off || !exports(&set, names.exporter)? {
                 Ok(None)
             } else {
                 Target::read(&set, names).map(Some)
@@ -233,10 +239,11 @@ struct Names {
     compression: &'static str,
     /// Below the base address.
     path: &'static str,
+    grpc_method: &'static str,
 }
 
 macro_rules! names {
-    ($exporter:literal, $signal:literal, $path:literal) => {
+    ($exporter:literal, $signal:literal, $path:literal, $service:literal) => {
         Names {
             exporter: $exporter,
             endpoint: concat!("OTEL_EXPORTER_OTLP_", $signal, "_ENDPOINT"),
@@ -245,18 +252,35 @@ macro_rules! names {
             protocol: concat!("OTEL_EXPORTER_OTLP_", $signal, "_PROTOCOL"),
             compression: concat!("OTEL_EXPORTER_OTLP_", $signal, "_COMPRESSION"),
             path: $path,
+            grpc_method: concat!("/opentelemetry.proto.collector.", $service, "/Export"),
         }
     };
 }
 
-const METRICS: Names = names!("OTEL_METRICS_EXPORTER", "METRICS", "/v1/metrics");
-const SPANS: Names = names!("OTEL_TRACES_EXPORTER", "TRACES", "/v1/traces");
-const LOGS: Names = names!("OTEL_LOGS_EXPORTER", "LOGS", "/v1/logs");
+const METRICS: Names = names!(
+    "OTEL_METRICS_EXPORTER",
+    "METRICS",
+    "/v1/metrics",
+    "metrics.v1.MetricsService"
+);
+const SPANS: Names = names!(
+    "OTEL_TRACES_EXPORTER",
+    "TRACES",
+    "/v1/traces",
+    "trace.v1.TraceService"
+);
+const LOGS: Names = names!(
+    "OTEL_LOGS_EXPORTER",
+    "LOGS",
+    "/v1/logs",
+    "logs.v1.LogsService"
+);
 /// The specification has no names for profiles yet: these are its pattern.
 const PROFILES: Names = names!(
     "OTEL_PROFILES_EXPORTER",
     "PROFILES",
-    "/v1development/profiles"
+    "/v1development/profiles",
+    "profiles.v1development.ProfilesService"
 );
 
 impl Target {
@@ -266,11 +290,14 @@ impl Target {
                 .map(|value| (own, value))
                 .or_else(|| set(all).map(|value| (all, value)))
         };
-        let below = |base: &str| format!("{}{}", base.trim_end_matches('/'), names.path);
-        let url = match (set(names.endpoint), set("OTEL_EXPORTER_OTLP_ENDPOINT")) {
-            (Some(url), _) => checked(names.endpoint, url)?,
-            (None, Some(base)) => below(&checked("OTEL_EXPORTER_OTLP_ENDPOINT", base)?),
-            (None, None) => below("http://localhost:4318"),
+        let all = word(set, "OTEL_EXPORTER_OTLP_PROTOCOL", &PROTOCOLS, false)?;
+        let is_grpc = word(set, names.protocol, &PROTOCOLS, all)?;
+        let url = match either(names.endpoint, "OTEL_EXPORTER_OTLP_ENDPOINT") {
+            Some((name, url)) if is_grpc => base(name, url)?,
+            Some((name, url)) if name == names.endpoint => checked(name, url)?,
+            Some((name, url)) => below(&checked(name, url)?, names.path),
+            None if is_grpc => "http://localhost:4317".to_owned(),
+            None => below("http://localhost:4318", names.path),
         };
         let headers = match either(names.headers, "OTEL_EXPORTER_OTLP_HEADERS") {
             Some((name, text)) => {
@@ -288,9 +315,6 @@ impl Target {
             Some((name, text)) => millis(name, &text, TIMEOUTS)?,
             None => TIMEOUT,
         };
-        for name in [names.protocol, "OTEL_EXPORTER_OTLP_PROTOCOL"] {
-            word(set, name, &[("http/protobuf", ())], ())?;
-        }
         let compressions = [("gzip", true), ("none", false)];
         let all = word(set, "OTEL_EXPORTER_OTLP_COMPRESSION", &compressions, true)?;
         let gzip = word(set, names.compression, &compressions, all)?;
@@ -299,8 +323,26 @@ impl Target {
             headers,
             timeout,
             gzip,
+            grpc_method: is_grpc.then_some(names.grpc_method),
         })
     }
+}
+
+fn below(base: &str, path: &str) -> String {
+    format!("{}{path}", base.trim_end_matches('/'))
+}
+
+/// An address for gRPC, which has no path, and with us no TLS.
+fn base(name: &'static str, url: String) -> Result<String, Error> {
+    let url = checked(name, url)?;
+    let host = url
+        .strip_prefix("http://")
+        .map(|rest| rest.trim_end_matches('/'));
+    if host.is_some_and(|host| !host.contains(['/', '?', '#'])) {
+        return Ok(url);
+    }
+    let range = "http:// and a host, without a path, for gRPC; https:// goes by http/protobuf";
+    Err(Error::out_of_range(name, range, url))
 }
 
 pub(super) fn checked(name: &'static str, url: String) -> Result<String, Error> {
@@ -361,6 +403,28 @@ fn word<T: Copy>(
         let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         Error::out_of_range(name, words.join("|"), text)
     })
+}
+
+/// Whether a list of exporters names this one, as it does where it is not set. Those that the
+/// specification knows beside it are others' business: what they show is not pushed for that.
+fn exports(
+    set: &dyn Fn(&'static str) -> Option<String>,
+    name: &'static str,
+) -> Result<bool, Error> {
+    let Some(text) = set(name) else {
+        return Ok(true);
+    };
+    let mut pushed = false;
+    for word in text.split(',').map(str::trim) {
+        let is = |known: &&str| word.eq_ignore_ascii_case(known);
+        if is(&"otlp") {
+            pushed = true;
+        } else if !["none", "console", "prometheus", "zipkin"].iter().any(is) {
+            let range = "otlp|none|console|prometheus|zipkin, joined by commas";
+            return Err(Error::out_of_range(name, range, text));
+        }
+    }
+    Ok(pushed)
 }
 
 const PAIRS: &str = "key=value pairs, joined by commas, %-encoded";
@@ -483,8 +547,12 @@ mod tests {
                 "http:///v1",
                 "an http:// or https:// address without a password",
             ),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip|none"),
+            (
+                "OTEL_TRACES_EXPORTER",
+                "otlp,jaeger",
+                "otlp|none|console|prometheus|zipkin, joined by commas",
+            ),
             (
                 "OTEL_EXPORTER_OTLP_TIMEOUT",
                 "5s",
@@ -514,6 +582,48 @@ mod tests {
         for (name, value, range) in rows {
             let error = with(&[(name, value)]).unwrap_err().to_string();
             assert_eq!(error, format!("{name} must be {range} (got {value:?})"));
+        }
+    }
+
+    #[test]
+    fn a_protocol_that_is_not_built_is_refused_and_named() {
+        let protocols = PROTOCOLS.map(|(word, _)| word).join("|");
+        let variables = [
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+        ];
+        for name in variables {
+            let error = with(&[(name, "http/json")]).unwrap_err().to_string();
+            let expected = format!(r#"{name} must be {protocols} (got "http/json")"#);
+            assert_eq!(error, expected);
+        }
+        let is_built = PROTOCOLS.iter().any(|(_, is_grpc)| *is_grpc);
+        let grpc = with(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
+        assert_eq!(grpc.is_ok(), is_built);
+        let Ok(grpc) = grpc else {
+            return;
+        };
+        let logs = grpc.logs.unwrap();
+        assert_eq!(logs.url, "http://localhost:4317");
+        let service = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+        assert_eq!(logs.grpc_method, Some(service));
+        let apart = with(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1/"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf"),
+        ]);
+        let apart = apart.unwrap();
+        assert_eq!(apart.spans.unwrap().url, "http://c:1/");
+        let metrics = apart.metrics.unwrap();
+        assert_eq!(metrics.url, "http://c:1/v1/metrics");
+        assert_eq!(metrics.grpc_method, None);
+        for url in ["https://c:4317", "http://c:4317/v1/traces"] {
+            let error = with(&[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ]);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("for gRPC") && error.contains(url), "{error}");
         }
     }
 
@@ -572,6 +682,14 @@ mod tests {
         let spans_only = spans_only.unwrap();
         assert!(spans_only.metrics.is_none() && spans_only.logs.is_none());
         assert!(spans_only.spans.is_some() && spans_only.profiles.is_some());
+        let logs_only = with(&[
+            ("OTEL_METRICS_EXPORTER", "prometheus"),
+            ("OTEL_TRACES_EXPORTER", "none"),
+            ("OTEL_LOGS_EXPORTER", "console, otlp"),
+        ]);
+        let logs_only = logs_only.unwrap();
+        assert!(logs_only.metrics.is_none() && logs_only.spans.is_none());
+        assert!(logs_only.logs.is_some() && logs_only.profiles.is_some());
         let otlp = with(&[
             ("OTEL_SERVICE_NAME", "shop"),
             (

@@ -43,6 +43,7 @@ impl Pyroscope {
                 timeout: TIMEOUT,
                 // The profile inside is packed already.
                 gzip: false,
+                grpc_method: None,
             },
             labels: BTreeMap::new(),
         })

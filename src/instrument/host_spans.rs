@@ -13,12 +13,13 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::bounded_text::bounded;
 use super::entered::Entered;
 use super::traces::with_running;
 use crate::store::Store;
 use crate::store::label::{self, Mark, Trace};
 use crate::store::metrics::TraceContext;
-use crate::store::traces::{Child, HostSpan, LogRecord, OpenTrace, Severity, Work, cut, span_id};
+use crate::store::traces::{Child, HostSpan, LogRecord, OpenTrace, Severity, Work, span_id};
 
 /// Fields of a span or an event that are written down.
 const FIELDS: usize = 32;
@@ -71,18 +72,26 @@ fn with<T>(act: impl FnOnce(&mut Entered<Trace>) -> Option<T>) -> Option<T> {
         .flatten()
 }
 
+impl UpTo {
+    /// Beside what is more verbose: what OpenTelemetry's crates say. Ours say something for each message that
+    /// they make, also for one that holds nothing but what they said for the last.
+    fn is_left_out(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() > self.level || metadata.target().starts_with("opentelemetry")
+    }
+}
+
 impl<S> Filter<S> for UpTo {
     fn enabled(&self, metadata: &Metadata<'_>, _context: &Context<'_, S>) -> bool {
         // An event outside of a request is a log record all the same.
-        let is_verbose = *metadata.level() > self.level;
-        !is_verbose && (metadata.is_event() || with_running(&self.store, |_| ()).is_some())
+        !self.is_left_out(metadata)
+            && (metadata.is_event() || with_running(&self.store, |_| ()).is_some())
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if *metadata.level() <= self.level {
-            Interest::sometimes()
-        } else {
+        if self.is_left_out(metadata) {
             Interest::never()
+        } else {
+            Interest::sometimes()
         }
     }
 
@@ -237,7 +246,7 @@ impl Fields {
                 (place, FIELD_BYTES)
             }
         };
-        *place = Bounded::text(bytes, value);
+        *place = bounded(bytes, value);
     }
 }
 
@@ -252,32 +261,5 @@ impl Visit for Fields {
 
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
         self.add(field, value);
-    }
-}
-
-/// Takes no more of a text than so many bytes, however long the host's value makes it.
-struct Bounded {
-    text: String,
-    bytes: usize,
-}
-
-impl Bounded {
-    fn text(bytes: usize, value: impl fmt::Display) -> String {
-        let text = String::new();
-        let mut bounded = Self { text, bytes };
-        // An error says that it is full, or that the host's value cannot be shown: what there is stays.
-        let _full = fmt::write(&mut bounded, format_args!("{value}"));
-        bounded.text
-    }
-}
-
-impl fmt::Write for Bounded {
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        let free = self.bytes.saturating_sub(self.text.len());
-        self.text.push_str(cut(piece, free));
-        if piece.len() > free {
-            return Err(fmt::Error);
-        }
-        Ok(())
     }
 }

@@ -20,9 +20,17 @@ pub(crate) mod traces;
 pub(crate) mod worker_pool;
 
 #[cfg(feature = "tracing")]
+mod bounded_text;
+#[cfg(feature = "tracing")]
 mod entered;
 #[cfg(all(feature = "tracing", feature = "otlp"))]
 pub(crate) mod host_spans;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod known;
+#[cfg(feature = "tracing")]
+pub(crate) mod log_line;
+#[cfg(feature = "opentelemetry")]
+pub(crate) mod meter;
 #[cfg(feature = "metrics")]
 pub(crate) mod recorder;
 #[cfg(feature = "tower")]
@@ -33,3 +41,5 @@ pub(crate) mod request_layer;
 pub(crate) mod request_route;
 #[cfg(feature = "tracing")]
 pub(crate) mod span;
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
+mod undeclared;

@@ -29,6 +29,8 @@ struct State<W, A> {
     news: bool,
     /// What all get once nobody works for them any more.
     closed: Option<A>,
+    /// Those who will still ask when the agent ends.
+    held: usize,
 }
 
 struct Place<W, A> {
@@ -68,6 +70,7 @@ impl<W: Clone, A: Clone> Board<W, A> {
             places: Vec::new(),
             news: false,
             closed: None,
+            held: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -190,6 +193,17 @@ impl<W: Clone, A: Clone> Board<W, A> {
 }
 
 impl<W, A> Board<W, A> {
+    /// Somebody will still ask when the agent ends: whoever answers here stays for that.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold<W, A> {
+        lock(&self.state).held += 1;
+        Hold(Arc::clone(self))
+    }
+
+    /// Whether somebody will still ask.
+    pub(crate) fn is_held(&self) -> bool {
+        lock(&self.state).held > 0
+    }
+
     /// Wishes came or went.
     fn tell(&self, mut state: MutexGuard<'_, State<W, A>>) {
         state.news = true;
@@ -198,6 +212,23 @@ impl<W, A> Board<W, A> {
         if let Some(wake) = self.elsewhere.get() {
             wake();
         }
+    }
+}
+
+/// Somebody who will still ask when the agent ends, until it is dropped.
+pub(crate) struct Hold<W, A>(Arc<Board<W, A>>);
+
+impl<W, A> fmt::Debug for Hold<W, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hold").finish_non_exhaustive()
+    }
+}
+
+impl<W, A> Drop for Hold<W, A> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.held = state.held.saturating_sub(1);
+        self.0.tell(state);
     }
 }
 

@@ -5,6 +5,10 @@
 
 pub(crate) mod awaits;
 pub(crate) mod callbacks;
+#[cfg_attr(
+    not(feature = "otlp-profiles"),
+    expect(dead_code, reason = "nobody pushes profiles in this build")
+)]
 pub(crate) mod demand;
 #[cfg_attr(
     not(feature = "prometheus"),

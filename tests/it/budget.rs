@@ -72,7 +72,7 @@ fn banned(name: &str, version: &str) -> Option<&'static str> {
         "inferno" if below([0, 12, 0]) => Some("quick-xml 0.26: RUSTSEC-2026-0194"),
         "quick-xml" if below([0, 41, 0]) => Some("RUSTSEC-2026-0194"),
         "memmap2" if below([0, 9, 11]) => Some("RUSTSEC-2026-0186"),
-        "h2" => Some("the agent speaks HTTP/1.1 only"),
+        "h2" => Some("the agent speaks HTTP/1.1, but for gRPC"),
         _ => None,
     }
 }
@@ -92,6 +92,7 @@ fn each_feature_set_stays_within_its_budget() {
     let core = tree(&["--no-default-features"]);
     let default = tree(&[]);
     let all = tree(&["--all-features"]);
+    let pushed = tree(&["--features", "otlp-profiles"]);
     eprintln!(
         "crates: core {}, default {}, all {}",
         count(&core),
@@ -104,8 +105,12 @@ fn each_feature_set_stays_within_its_budget() {
         "default has {} crates",
         count(&default)
     );
-    assert!(count(&all) <= 170, "all has {} crates", count(&all));
-    assert_eq!(violations(&all), [""; 0]);
+    assert!(count(&all) <= 171, "all has {} crates", count(&all));
+    assert_eq!(violations(&pushed), [""; 0]);
+    let mut broken = violations(&all);
+    // What the feature `otlp-grpc` is for.
+    broken.retain(|violation| !violation.starts_with("h2 "));
+    assert_eq!(broken, [""; 0]);
 }
 
 #[test]

@@ -16,9 +16,13 @@ mod formats;
 mod http_descriptors;
 mod http_plane;
 mod layering;
+#[cfg(feature = "otlp")]
+mod meter;
 mod metrics_pages;
 #[cfg(feature = "otlp")]
 mod pushing;
+#[cfg(feature = "otlp-profiles")]
+mod pushing_stop;
 #[cfg(feature = "otlp")]
 #[expect(dead_code, reason = "each test binary uses a part of it")]
 #[path = "../../src/export/push/tests/receiver.rs"]

@@ -219,7 +219,7 @@ fn a_push_has_what_foreign_registries_hold_at_its_time() {
 }
 
 /// A collector that takes connections and never answers; each comes out with the request half read.
-fn silent() -> (String, Receiver<std::net::TcpStream>) {
+pub(crate) fn silent() -> (String, Receiver<std::net::TcpStream>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let (accepted, connections) = channel();

@@ -17,7 +17,7 @@ use crate::receiver::{Sent, answers, receiver};
 use crate::request::LABELS;
 
 /// A host whose handler asks a cache and a database.
-fn host(agent: &AgentHandle) -> Router {
+pub(crate) fn host(agent: &AgentHandle) -> Router {
     let (query, cache) = (agent.query(LABELS), agent.cache("content", Tier::L1));
     let handler = async move || {
         cache.get().miss(CacheClass::Public);
@@ -32,7 +32,7 @@ fn host(agent: &AgentHandle) -> Router {
         .layer(layer)
 }
 
-fn serve(host: &Router) {
+pub(crate) fn serve(host: &Router) {
     futures_executor::block_on(async {
         let request = axum::http::Request::get("/content/7?token=t0p")
             .body(Body::empty())

@@ -10,6 +10,7 @@ import collections
 import gzip
 import http.server
 import importlib
+import json
 import os
 import pathlib
 import queue
@@ -22,7 +23,7 @@ import time
 import uuid
 
 from peers import TOOLS, tools
-from service import ROOT, fail, get
+from service import ROOT, STREAMGATE, fail, free_port, get
 
 EXAMPLE = ROOT / "target" / "debug" / "examples" / "otlp"
 COMPONENT = ("otel_component_type", "otlp_http_metric_exporter")
@@ -57,8 +58,8 @@ Sent = collections.namedtuple("Sent", "at headers message accepted")
 class Receiver(http.server.ThreadingHTTPServer):
     """Takes messages on a port that was free, or refuses as many as it is told to."""
 
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler=None):
+        super().__init__(("127.0.0.1", 0), handler or Handler)
         self.refusals = 0
         self.sent = queue.Queue()
         # Data points in messages that were taken, and in those that were refused.
@@ -377,24 +378,78 @@ def outage(agent, receiver):
           f"data points by error_type as the receiver counts them: {told}")
 
 
+def variables(receiver=None, **more):
+    """An environment that names a receiver, or none."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    if receiver is None:
+        return clean
+    endpoint = f"http://127.0.0.1:{receiver.server_port}"
+    return {**clean, "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_SERVICE_NAME": "orders", **more}
+
+
+def shop(receiver, **more):
+    """The example, pushing to a receiver, and its agent's address."""
+    env = variables(receiver, **more)
+    command = [EXAMPLE, "127.0.0.1:0"]
+    example = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+    return example, example.stdout.readline().strip().rstrip("/")
+
+
+def streamgate(env):
+    """A small service, its agent's address, and what one request for a content answers."""
+    public, agent = free_port(), free_port()
+    command = [STREAMGATE, "serve", "--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{agent}"]
+    command += ["--users", "10", "--contents", "100", "--stop-notice", "0"]
+    service = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            listed = json.loads(get(f"http://127.0.0.1:{public}/v1/content?limit=1")[2])
+            get(f"http://127.0.0.1:{public}/v1/content/{listed['items'][0]['id']}")
+            return service, f"http://127.0.0.1:{agent}"
+        except OSError:
+            if time.monotonic() > deadline:
+                service.kill()
+                fail(f"StreamGate does not answer within {WAIT_SECONDS} s")
+            time.sleep(0.1)
+
+
+def service(receiver):
+    """StreamGate pushes where the environment names a collector, and has no thread for it elsewhere."""
+
+    def content(messages):
+        held = list(spans(messages))
+        for root in held:
+            if root.name == "GET /v1/content/{id}":
+                return sorted(span.name for span in held if span.parent_span_id == root.span_id)
+        return None
+
+    for env in (variables(receiver), variables()):
+        process, agent = streamgate(env)
+        try:
+            page = get(f"{agent}/metrics")[2].decode()
+            pushes = 'agent_up{component="deliver"}' in page
+            if pushes != ("OTEL_EXPORTER_OTLP_ENDPOINT" in env):
+                fail(f"StreamGate {'pushes' if pushes else 'does not push'}, with {env}")
+            if pushes:
+                below = receiver.wait_for(TRACES, content)
+                if not any(name.startswith("cache get") for name in below) or len(below) < 2:
+                    fail(f"below StreamGate's request: {below}")
+                print(f"StreamGate: GET /v1/content/{{id}} with {below} below it")
+        finally:
+            process.kill()
+    print("StreamGate: without the variable nothing is pushed")
+
+
 def main():
     receiver = Receiver()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    example = subprocess.Popen(
-        [EXAMPLE, "127.0.0.1:0"],
-        env={
-            **clean,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{receiver.server_port}",
-            "OTEL_EXPORTER_OTLP_HEADERS": "x-token=a%2Cb",
-            "OTEL_METRIC_EXPORT_INTERVAL": "1000",
-            "OTEL_SERVICE_NAME": "orders",
-            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=live%20test",
-        },
-        stdout=subprocess.PIPE,
-        text=True,
+    example, agent = shop(
+        receiver,
+        OTEL_EXPORTER_OTLP_HEADERS="x-token=a%2Cb",
+        OTEL_METRIC_EXPORT_INTERVAL="1000",
+        OTEL_RESOURCE_ATTRIBUTES="deployment.environment.name=live%20test",
     )
     try:
-        agent = example.stdout.readline().strip().rstrip("/")
         resource(compare(agent, receiver), example.pid)
         traces(receiver)
         logs(receiver)
@@ -415,6 +470,7 @@ def main():
         fail(f"the example ended with {example.returncode}, {out[-1:]}, {pushed_last}")
     if not any('error_type="429"' in line for line in out):
         fail(f"the example did not say that a push was in vain: {out}")
+    service(Receiver())
     print(f"Ctrl-C: the last push holds {orders} orders, {last_seen} of them on the last page")
     print("1 passed, 0 failed")
 

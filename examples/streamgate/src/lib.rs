@@ -4,11 +4,14 @@
 //! their process; the binary only parses the command line. `README.md` maps each technique of the
 //! optimisation guide to the one file that shows it.
 
+pub mod archive;
 pub mod bench;
 pub mod demo;
 pub mod error;
+pub mod gate;
 pub mod seed;
 pub mod serve;
+pub mod servers;
 pub mod settings;
 
 mod api;

@@ -2,7 +2,6 @@
 //!
 //! The rest of the service names no metric: it takes a handle from here and calls it. Guide 8.1.
 
-use sqlx::sqlite::SqlitePool;
 use streamgate_agent::{
     AgentHandle, Cache, Counter, Error, Gauge, Histogram, Metric, Pool, PoolState, Query,
     QueryLabels, ShedReason, Tier, Unit,
@@ -18,6 +17,10 @@ static RESPONSE_BYTES: Metric = Metric::counter(
 )
 .labels(&["stage"])
 .unit(Unit::Bytes);
+static COMPRESSIONS_SAVED: Metric = Metric::counter(
+    "streamgate_compressions_saved_total",
+    "Answers that left in an encoding kept from an earlier one.",
+);
 static PROCESSING: Metric = Metric::gauge(
     "streamgate_content_processing",
     "Contents whose processing is not done.",
@@ -31,6 +34,11 @@ static OLDEST: Metric = Metric::gauge(
     "Age of the oldest content; absent without contents.",
 )
 .unit(Unit::Seconds);
+static INDEX_SCANS: Metric = Metric::observed_counter(
+    "streamgate_index_scans_total",
+    "Scans of an index since the server's statistics began; PostgreSQL only.",
+)
+.labels(&["index"]);
 static REFUSED: Metric = Metric::counter(
     "streamgate_connections_refused_total",
     "Connections closed unanswered because of the limit.",
@@ -40,6 +48,55 @@ static ACCEPT_FAILURES: Metric = Metric::counter(
     "Connections the operating system did not hand over.",
 );
 
+static ARCHIVE_ROWS: Metric = Metric::counter(
+    "streamgate_archive_rows_total",
+    "Contents that came to a step on the way to cold storage, or back.",
+)
+.labels(&["step"]);
+static ARCHIVE_BYTES: Metric = Metric::counter(
+    "streamgate_archive_bytes_total",
+    "Bytes of archived payloads before and after compression.",
+)
+.labels(&["stage"])
+.unit(Unit::Bytes);
+static ARCHIVE_OLDEST: Metric = Metric::gauge(
+    "streamgate_archive_oldest_age_seconds",
+    "Age of the oldest content that is not archived; absent without one.",
+)
+.unit(Unit::Seconds);
+
+/// What the archiver counts.
+#[derive(Clone, Debug)]
+pub(crate) struct ArchiveHandles {
+    pub(crate) leased: Counter,
+    pub(crate) stored: Counter,
+    pub(crate) verified: Counter,
+    pub(crate) archived: Counter,
+    /// Leased, and given back as they were.
+    pub(crate) skipped: Counter,
+    pub(crate) restored: Counter,
+    pub(crate) bytes_raw: Counter,
+    pub(crate) bytes_stored: Counter,
+    pub(crate) oldest: Gauge,
+}
+
+impl ArchiveHandles {
+    fn new(agent: &AgentHandle) -> Result<Self, Error> {
+        let step = |step| agent.counter(&ARCHIVE_ROWS, &[step]);
+        Ok(Self {
+            leased: step("leased")?,
+            stored: step("stored")?,
+            verified: step("verified")?,
+            archived: step("archived")?,
+            skipped: step("skipped")?,
+            restored: step("restored")?,
+            bytes_raw: agent.counter(&ARCHIVE_BYTES, &["raw"])?,
+            bytes_stored: agent.counter(&ARCHIVE_BYTES, &["stored"])?,
+            oldest: agent.gauge(&ARCHIVE_OLDEST, &[])?,
+        })
+    }
+}
+
 /// Handles by what they observe, and the switches of what can be broken.
 #[derive(Clone, Debug)]
 pub(crate) struct Observe {
@@ -48,15 +105,15 @@ pub(crate) struct Observe {
     pub(crate) content_cache: Cache,
     pub(crate) page_cache: Cache,
     pub(crate) user_cache: Cache,
-    pub(crate) writer: Pool,
-    pub(crate) readers: Pool,
     pub(crate) batch_rows: Histogram,
     pub(crate) bytes_raw: Counter,
     pub(crate) bytes_sent: Counter,
+    pub(crate) compressions_saved: Counter,
     pub(crate) processing: Gauge,
     pub(crate) pending: Gauge,
     pub(crate) oldest: Gauge,
     pub(crate) refused: Counter,
+    pub(crate) archive: ArchiveHandles,
     pub(crate) accept_failures: Counter,
 }
 
@@ -71,15 +128,15 @@ impl Observe {
             content_cache: agent.cache("content", Tier::L1),
             page_cache: agent.cache("pages", Tier::L1),
             user_cache: agent.cache("users", Tier::L1),
-            writer: agent.pool("writer"),
-            readers: agent.pool("readers"),
             batch_rows: agent.histogram(&BATCH_ROWS, &[])?,
             bytes_raw: agent.counter(&RESPONSE_BYTES, &["raw"])?,
             bytes_sent: agent.counter(&RESPONSE_BYTES, &["sent"])?,
+            compressions_saved: agent.counter(&COMPRESSIONS_SAVED, &[])?,
             processing: agent.gauge(&PROCESSING, &[])?,
             pending: agent.gauge(&PENDING, &[])?,
             oldest: agent.gauge(&OLDEST, &[])?,
             refused: agent.counter(&REFUSED, &[])?,
+            archive: ArchiveHandles::new(&agent)?,
             accept_failures: agent.counter(&ACCEPT_FAILURES, &[])?,
             agent,
         })
@@ -95,26 +152,34 @@ impl Observe {
         self.agent.shed(reason);
     }
 
-    /// Lets the agent look at a pool once a second.
+    /// Shows how often an index was scanned; one that the agent refuses stays unseen.
+    pub(crate) fn index_scans(&self, index: &str, scans: f64) {
+        if let Ok(total) = self.agent.observed_counter(&INDEX_SCANS, &[index]) {
+            total.set(scans);
+        }
+    }
+
+    /// A pool that the agent looks at once a second, with the bounds that the pool itself has.
     ///
     /// # Errors
     /// The agent looks at too many things already.
-    pub(crate) fn watch_pool(
+    pub(crate) fn watch_pool<D: sqlx::Database>(
         &self,
-        handle: &Pool,
-        pool: SqlitePool,
-        size: u32,
-    ) -> Result<(), Error> {
+        name: &str,
+        pool: sqlx::Pool<D>,
+    ) -> Result<Pool, Error> {
+        let handle = self.agent.pool(name);
         handle.observe(move || {
             let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
             PoolState {
                 idle,
                 used: pool.size().saturating_sub(idle),
-                max: size,
-                // The driver knows no limit of idle connections, and keeps all of them.
+                max: pool.options().get_max_connections(),
+                // The driver knows no limit of idle connections: they end by their age.
                 idle_max: None,
-                idle_min: Some(size),
+                idle_min: Some(pool.options().get_min_connections()),
             }
-        })
+        })?;
+        Ok(handle)
     }
 }

@@ -7,7 +7,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -52,6 +54,14 @@ pub(crate) enum Problem {
     Unauthorized,
     /// The service is not run to be broken; the text says by which setting.
     Forbidden(&'static str),
+    /// The database is away for now; the cause is for the log.
+    Unavailable(Arc<dyn Error + Send + Sync>),
+    /// The content is for owners of an NFT, and the request does not show one.
+    Gated,
+    /// The range begins behind the end.
+    RangeNotSatisfiable {
+        length: u64,
+    },
     /// Our fault; the cause is for the log.
     Internal(Arc<dyn Error + Send + Sync>),
 }
@@ -102,9 +112,11 @@ impl Problem {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BatchInvalid(_) | Self::KeyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::PoolTimeout | Self::QueueFull => {
+            Self::Overloaded | Self::PoolTimeout | Self::QueueFull | Self::Unavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::Gated => StatusCode::FORBIDDEN,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -135,6 +147,9 @@ impl Problem {
             Self::PoolTimeout => ("pool-timeout", "The database is overloaded"),
             Self::Unauthorized => ("unauthorized", "The token is missing or not ours"),
             Self::Forbidden(_) => ("forbidden", "This is not allowed here"),
+            Self::Unavailable(_) => ("unavailable", "The database is away for now"),
+            Self::Gated => ("gated", "The content is for owners"),
+            Self::RangeNotSatisfiable { .. } => ("range", "The range lies behind the end"),
             Self::Internal(_) => ("internal", "Something failed on our side"),
         }
     }
@@ -164,11 +179,13 @@ impl Problem {
                 format!("nothing was written; {} errors follow", rows.len())
             }
             Self::KeyMismatch => "send another Idempotency-Key for another body".to_owned(),
-            Self::Overloaded | Self::PoolTimeout | Self::QueueFull => {
+            Self::Overloaded | Self::PoolTimeout | Self::QueueFull | Self::Unavailable(_) => {
                 "try again after the stated time".to_owned()
             }
             Self::Unauthorized => "send Authorization: Bearer and the admin token".to_owned(),
             Self::Forbidden(why) => (*why).to_owned(),
+            Self::Gated => "show a token of POST /v1/nft/verify for an owner's wallet".to_owned(),
+            Self::RangeNotSatisfiable { length } => format!("there are {length} bytes"),
             Self::Internal(_) => "the cause is in the log under this trace_id".to_owned(),
         }
     }
@@ -180,7 +197,10 @@ impl From<DbError> for Problem {
             DbError::PoolTimeout => Self::PoolTimeout,
             DbError::QueryTimeout { .. } => Self::Overloaded,
             DbError::Exists => Self::Exists,
-            DbError::Dangling | DbError::Failed { .. } => Self::Internal(Arc::new(error)),
+            DbError::Unavailable { .. } => Self::Unavailable(Arc::new(error)),
+            DbError::Dangling | DbError::Cold(_) | DbError::Failed { .. } => {
+                Self::Internal(Arc::new(error))
+            }
         }
     }
 }
@@ -203,6 +223,13 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
     let trace_id = request_headers.trace_id();
     if let Problem::Internal(cause) = &problem {
         tracing::error!(trace_id, cause = chain(cause.as_ref()), "a request failed");
+    }
+    if let Problem::Unavailable(cause) = &problem {
+        tracing::warn!(
+            trace_id,
+            cause = chain(cause.as_ref()),
+            "the database is away"
+        );
     }
     let (slug, title) = problem.slug_and_title();
     let body = Body {
@@ -232,7 +259,15 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
         Problem::Unauthorized => {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Problem::Overloaded | Problem::PoolTimeout | Problem::QueueFull => {
+        Problem::RangeNotSatisfiable { length } => {
+            if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
+                headers.insert(CONTENT_RANGE, range);
+            }
+        }
+        Problem::Overloaded
+        | Problem::PoolTimeout
+        | Problem::QueueFull
+        | Problem::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

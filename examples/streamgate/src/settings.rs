@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::Fatal;
+use crate::gate::mock::ChainSettings;
+
+pub use crate::db::place::Place;
 
 /// Bytes of a key that signs cursors: as many as the hash gives, RFC 2104 section 3.
 pub const CURSOR_KEY_BYTES: usize = 32;
@@ -16,8 +19,14 @@ pub struct Settings {
     pub public: SocketAddr,
     /// Address of the agent's endpoints; port 0 takes a free one.
     pub agent: SocketAddr,
-    /// SQLite file; `None` makes one in a temporary directory that is removed at the end.
-    pub database: Option<PathBuf>,
+    /// Certificates and key of the public API; `None` speaks clear text.
+    pub tls: Option<TlsFiles>,
+    /// SQLite file or PostgreSQL; `None` makes a file in a temporary directory that is removed at the end.
+    pub database: Option<Place>,
+    /// PostgreSQL connections at most, 1..=1 000; the server's own limit may leave fewer.
+    pub pool_max: u32,
+    /// Services that share the server and its connections, 1..=100.
+    pub instances: u32,
     /// Users of the demo data, 1..=1 000 000. An already seeded database is left as it is.
     pub users: u32,
     /// Rows each of content, NFT and transaction, 0..=10 000 000.
@@ -39,6 +48,18 @@ pub struct Settings {
     pub query_deadline: Duration,
     /// Time between "not ready" and the end of accepting, so that balancers look elsewhere first.
     pub stop_notice: Duration,
+    /// Whether the agent looks: without it no request is measured, nothing is sampled and nothing listens
+    /// at `agent`, so that what the agent costs can be measured.
+    pub observed: bool,
+    /// How the chain behaves that knows who owns which NFT.
+    pub chain: ChainSettings,
+    /// Directory of archived payloads; `None` lies beside the SQLite file, or for PostgreSQL in the working
+    /// directory, by the name of the database.
+    pub archive_dir: Option<PathBuf>,
+    /// Age from which on a content is archived; [`YEAR`](crate::archive::YEAR) is the guide's.
+    pub archive_after: Duration,
+    /// How often what is older than a year is archived; `None`: never by itself.
+    pub archive_every: Option<Duration>,
     /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
     pub control: bool,
     /// Address of the admin plane, on loopback; port 0 takes a free one, `None` has none.
@@ -60,12 +81,24 @@ pub enum Profile {
     Production,
 }
 
+/// Files that make a server speak TLS, both PEM.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The server's certificate, then those that lead to a root.
+    pub certificates: PathBuf,
+    /// The key of the first certificate.
+    pub key: PathBuf,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             public: SocketAddr::from(([127, 0, 0, 1], 8080)),
             agent: SocketAddr::from(([127, 0, 0, 1], 6060)),
+            tls: None,
             database: None,
+            pool_max: 100,
+            instances: 1,
             users: 5_000,
             contents: 100_000,
             seed: 1,
@@ -76,6 +109,14 @@ impl Default for Settings {
             request_deadline: Duration::from_secs(5),
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
+            observed: true,
+            chain: ChainSettings {
+                latency: Duration::ZERO,
+                fail_every: 0,
+            },
+            archive_dir: None,
+            archive_after: crate::archive::YEAR,
+            archive_every: None,
             control: false,
             admin: None,
             admin_token: None,
@@ -93,9 +134,21 @@ pub struct Args {
     /// Address of the agent's endpoints.
     #[arg(long, default_value = "127.0.0.1:6060")]
     agent: SocketAddr,
-    /// SQLite file; without it a throw-away one.
-    #[arg(long)]
-    database: Option<PathBuf>,
+    /// PEM file with the certificates of the public API, its own first: speaks TLS.
+    #[arg(long, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the key of the certificate.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// SQLite file or postgres://user:password@host/database; without it a throw-away file.
+    #[arg(long, value_name = "FILE|URL")]
+    database: Option<Place>,
+    /// PostgreSQL connections at most; the server's own limit may leave fewer.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pool_max: u32,
+    /// Services that share the PostgreSQL server and its connections.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    instances: u32,
     /// Users of the demo data.
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     users: u32,
@@ -114,6 +167,24 @@ pub struct Args {
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
     stop_notice: u64,
+    /// Measure no request, sample nothing and show nothing: what the service does without the agent.
+    #[arg(long, conflicts_with_all = ["agent", "control"])]
+    unobserved: bool,
+    /// Milliseconds until the mock chain answers.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    chain_latency_ms: u64,
+    /// Every n-th question to the mock chain stays unanswered; 0: none.
+    #[arg(long, default_value_t = 0)]
+    chain_fail_every: u64,
+    /// Directory of archived payloads; without it the database's name with ".archive" behind it.
+    #[arg(long)]
+    archive_dir: Option<PathBuf>,
+    /// Days after which a content is archived.
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    archive_after_days: u64,
+    /// Seconds between two runs of the archiver; 0 turns it off.
+    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    archive_every: u64,
     /// Let the agent's endpoints change the allocator's tuning and purge it.
     #[arg(long)]
     control: bool,
@@ -149,13 +220,28 @@ impl Args {
         Ok(Settings {
             public: self.public,
             agent: self.agent,
+            tls: self
+                .tls_cert
+                .zip(self.tls_key)
+                .map(|(certificates, key)| TlsFiles { certificates, key }),
             database: self.database,
+            pool_max: self.pool_max,
+            instances: self.instances,
             users: self.users,
             contents: self.contents,
             seed: self.seed,
             cache_bytes: self.cache_mib.map(|mib| mib << 20),
             cursor_keys,
             stop_notice: Duration::from_secs(self.stop_notice),
+            observed: !self.unobserved,
+            chain: ChainSettings {
+                latency: Duration::from_millis(self.chain_latency_ms),
+                fail_every: self.chain_fail_every,
+            },
+            archive_dir: self.archive_dir,
+            archive_after: Duration::from_secs(self.archive_after_days * 86_400),
+            archive_every: (self.archive_every > 0)
+                .then(|| Duration::from_secs(self.archive_every)),
             control: self.control,
             admin: Some(self.admin),
             admin_token: self.admin_token_file.as_deref().map(token).transpose()?,

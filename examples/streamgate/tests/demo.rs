@@ -4,12 +4,16 @@
     reason = "a failing support function fails its test"
 )]
 
+use std::fs::Permissions;
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use streamgate::servers::postgres::Installation;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
@@ -116,6 +120,34 @@ async fn a_taken_port_names_the_option_that_moves_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_lines_are_json_on_standard_output_where_that_is_asked_for() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let serve = async |log: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamgate"));
+        command
+            .args(["serve", "--public", &address, "--agent", "127.0.0.1:0"])
+            .args(["--users", "1", "--contents", "0"])
+            .args(log)
+            .env_remove("RUST_LOG");
+        command.output().await.unwrap()
+    };
+    let output = serve(&["--log", "json"]).await;
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let last: Value = serde_json::from_str(stdout.lines().next_back().unwrap()).unwrap();
+    assert_eq!(last["level"], "ERROR");
+    let message = last["message"].as_str().unwrap();
+    assert!(message.contains(&address), "{message}");
+    let output = serve(&[]).await;
+    assert!(output.stdout.is_empty());
+    assert!(
+        stderr(&output).contains(" ERROR streamgate: "),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_demo_ends_its_load_and_the_next_one_removes_its_database() {
     let out = tempfile::tempdir().unwrap();
     let temporary = tempfile::tempdir().unwrap();
@@ -157,6 +189,42 @@ async fn a_killed_demo_ends_its_load_and_the_next_one_removes_its_database() {
         .await
         .unwrap();
     assert!(left().is_empty(), "{:?}: {}", left(), stderr(&next));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_comes_and_goes_with_the_demo() {
+    if Installation::find().is_none() {
+        // Not by `println!`, which a passing test keeps for itself.
+        return writeln!(std::io::stderr(), "skipped: PostgreSQL is not installed").unwrap();
+    }
+    let out = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    // The server runs as another user, who has to get there.
+    std::fs::set_permissions(temporary.path(), Permissions::from_mode(0o755)).unwrap();
+    let options = [
+        "--with",
+        "postgres",
+        "--duration",
+        "4s",
+        "--rate",
+        "20",
+        "--json",
+    ];
+    let output = demo(out.path(), &options)
+        .env("TMPDIR", temporary.path())
+        .output()
+        .await
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let last = stdout.lines().last().unwrap_or_default();
+    assert!(last.starts_with('{'), "{}", stderr(&output));
+    let summary: Value = serde_json::from_str(last).unwrap();
+    assert_eq!(summary["requests"], 80, "{}", stderr(&output));
+    // On a busy machine a new connection takes longer than its 500 ms, which costs its request.
+    assert!(summary["errors"].as_u64() < Some(80), "{}", stderr(&output));
+    assert_eq!(summary["targets"].as_array().unwrap().len(), 7);
+    let left = std::fs::read_dir(temporary.path()).unwrap().count();
+    assert_eq!(left, 0, "its data is gone");
 }
 
 /// Processes whose parent this is.

@@ -317,14 +317,22 @@ impl CpuCollector {
         self.wait(now)
     }
 
+    /// Turns away whoever waits for seconds to come.
+    pub(crate) fn turn_away(&mut self) {
+        for (id, wish) in self.store.cpu.open() {
+            if let CpuSpan::Next { .. } = wish.span {
+                self.store.cpu.answer(id, Err(ends()));
+            }
+        }
+    }
+
     /// Stops sampling and turns away whoever waits.
     pub(crate) fn stop(&mut self) {
         if self.run.is_some() {
             self.halt();
         }
         self.readers.clear();
-        let why = Unavailable("the agent is stopping".to_owned());
-        self.store.cpu.close(Err(why.into()));
+        self.store.cpu.close(Err(ends()));
         for (id, addresses) in self.store.names.open() {
             let none = vec![None; addresses.len()];
             self.store.names.answer(id, none.into());
@@ -631,6 +639,11 @@ impl CpuCollector {
 }
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// What those are told who come too late.
+fn ends() -> NoProfile {
+    Unavailable("the agent is stopping".to_owned()).into()
+}
 
 impl Run {
     fn new(rate: SampleRate, slowed: bool, start: Instant, start_cpu: Option<Duration>) -> Self {

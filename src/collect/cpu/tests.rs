@@ -593,13 +593,14 @@ fn the_real_engine_finds_a_busy_function_with_its_line() {
         })
         .map(|line| line.line)
         .collect();
-    assert!(lines.iter().all(|line| *line > 200), "{lines:?}");
     assert!(profile.accounting.coverage.unwrap() > 0.0);
-    // On a machine busy with other builds the time for naming may be over first, and then it says so.
+    // On a machine busy with other builds the time for naming may be over before lines are read, and then
+    // the profile says so.
     let late = |comment: &String| comment.ends_with("time ran out");
+    let read = profile.mappings[0].complete && lines.iter().all(|line| *line > 200);
     assert!(
-        profile.mappings[0].complete || profile.comments.iter().any(late),
-        "{:?}",
+        read || profile.comments.iter().any(late),
+        "{lines:?}: {:?}",
         profile.comments
     );
 }

@@ -353,6 +353,12 @@ impl Delivery {
         self.give_up();
     }
 
+    /// All locks that the sending thread takes.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized + '_ {
+        (lock(&self.spooling), lock(&self.state))
+    }
+
     fn give_up(&self) {
         for lane in &mut lock(&self.state).lanes {
             lane.queue.close();

@@ -1,18 +1,11 @@
 //! Records on their way into messages, and the clock that dates them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::store::metrics::{unix_nanos_now, whole_nanos};
 
 /// Bytes of records in one message.
 const MESSAGE_BYTES: usize = 1 << 20;
-
-/// A message to a collector, and how many records are in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(crate) body: Vec<u8>,
-    pub(crate) items: u64,
-}
 
 /// The records of the next message.
 #[derive(Debug)]
@@ -30,9 +23,10 @@ impl<T> Default for Batch<T> {
     }
 }
 
-impl<T: prost::Message> Batch<T> {
-    pub(super) fn push(&mut self, record: T) {
-        self.bytes += record.encoded_len();
+impl<T> Batch<T> {
+    /// Adds a record that makes a message longer by at most so many bytes.
+    pub(super) fn push(&mut self, record: T, bytes: usize) {
+        self.bytes += bytes;
         self.records.push(record);
     }
 
@@ -40,18 +34,9 @@ impl<T: prost::Message> Batch<T> {
         self.bytes >= MESSAGE_BYTES
     }
 
-    /// The message of all records, which `wrap` puts together; `None` if there are none.
-    pub(super) fn message<M: prost::Message>(
-        &mut self,
-        wrap: impl FnOnce(Vec<T>) -> M,
-    ) -> Option<Message> {
+    pub(super) fn take(&mut self) -> Vec<T> {
         self.bytes = 0;
-        let records = std::mem::take(&mut self.records);
-        let items = records.len() as u64;
-        (items > 0).then(|| Message {
-            body: wrap(records).encode_to_vec(),
-            items,
-        })
+        std::mem::take(&mut self.records)
     }
 }
 
@@ -71,9 +56,10 @@ impl Clock {
     }
 
     /// The wall time of a moment before or after.
-    pub(super) fn unix_nanos(self, at: Instant) -> u64 {
+    pub(super) fn system_time(self, at: Instant) -> SystemTime {
         let ago = whole_nanos(self.now.saturating_duration_since(at));
         let ahead = whole_nanos(at.saturating_duration_since(self.now));
-        self.unix_nanos.saturating_sub(ago).saturating_add(ahead)
+        let unix_nanos = self.unix_nanos.saturating_sub(ago).saturating_add(ahead);
+        UNIX_EPOCH + Duration::from_nanos(unix_nanos)
     }
 }

@@ -15,6 +15,7 @@ use tracing_core::dispatcher::with_default;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::{FAILED_OR_SLOW, Host, LABELS, root, said};
+use crate::export::otlp::exporter::Exporter;
 use crate::export::otlp::logs::LogEncoder;
 use crate::instrument::host_spans::layer;
 use crate::instrument::query::Query;
@@ -39,7 +40,8 @@ fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
 /// The records of one message for all that was said, and the spans.
 fn logs(host: &Host) -> Vec<LogRecord> {
     let resource = Resource::default();
-    let mut encoder = LogEncoder::new(&resource);
+    let exporter = Exporter::of_logs(&host.store, &resource).unwrap();
+    let mut encoder = LogEncoder::new(&exporter);
     host.store.traces.drain(|_, kept| {
         assert!(kept.logs.iter().all(|record| encoder.add(record).is_none()));
     });
@@ -144,6 +146,19 @@ fn events_go_with_their_request_but_warnings_and_those_outside_of_one_always() {
     );
     assert!(format!("{:?}", started.attributes).contains("\"80\""));
     assert!(kept.time_unix_nano > 1_600_000_000_000_000_000);
+}
+
+#[test]
+fn what_the_exporters_say_of_a_message_makes_no_message() {
+    let (host, dispatch) = host();
+    with_default(&dispatch, || {
+        tracing::warn!(target: "opentelemetry-otlp", "the last message was sent");
+        tracing::warn!("the host's");
+    });
+    assert_eq!(
+        logs(&host).iter().map(text).collect::<Vec<_>>(),
+        ["the host's"]
+    );
 }
 
 #[test]

@@ -1,77 +1,73 @@
 //! What the host said as OTLP log records, with the ids of the request's trace.
 //!
-//! Source: opentelemetry-proto 1 and the logs data model.
+//! Source: OpenTelemetry's logs data model.
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::AnyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry::logs::{AnyValue, LogRecord as _, Severity};
+use opentelemetry_sdk::logs::SdkLogRecord;
 
-use super::batch::{Batch, Clock, Message};
-use super::{attribute, redact, scope, text};
+use super::batch::{Batch, Clock};
+use super::exporter::{Exporter, LogRecords, Message};
+use super::{redact, short};
 use crate::store::metrics::TraceContext;
-use crate::store::traces::LogRecord as Held;
+use crate::store::traces::{LogRecord as Held, Severity as Told};
+
+/// Bytes of a record beside its texts: ids, times, numbers, and the lengths before all of them.
+const RECORD_BYTES: usize = 128;
+/// Bytes of an attribute beside its texts.
+const ATTRIBUTE_BYTES: usize = 24;
 
 /// Log records on their way into messages.
 #[derive(Debug)]
 pub(crate) struct LogEncoder<'a> {
-    resource: &'a Resource,
+    exporter: &'a Exporter<LogRecords>,
     clock: Clock,
-    batch: Batch<LogRecord>,
+    batch: Batch<SdkLogRecord>,
 }
 
 impl<'a> LogEncoder<'a> {
-    pub(crate) fn new(resource: &'a Resource) -> Self {
+    pub(crate) fn new(exporter: &'a Exporter<LogRecords>) -> Self {
         Self {
-            resource,
+            exporter,
             clock: Clock::now(),
             batch: Batch::default(),
         }
     }
 
     /// Adds a record; returns a message when there is enough for one.
-    pub(crate) fn add(&mut self, record: &Held) -> Option<Message> {
-        let unix_nanos = self.clock.unix_nanos(record.at);
-        let context = record.context.map(|context| {
-            let TraceContext { trace_id, span_id } = context;
-            (
-                trace_id.to_be_bytes().to_vec(),
-                span_id.to_be_bytes().to_vec(),
-            )
-        });
-        let (trace_id, span_id) = context.unwrap_or_default();
-        let target = [attribute("code.namespace", record.target)];
-        let fields = redact::fields(&record.fields).map(|(key, value)| text(key, value));
-        self.batch.push(LogRecord {
-            time_unix_nano: unix_nanos,
-            observed_time_unix_nano: unix_nanos,
-            severity_number: record.severity as i32,
-            severity_text: record.severity.word().to_owned(),
-            body: Some(AnyValue {
-                value: Some(Value::StringValue(record.body.clone())),
-            }),
-            attributes: target.into_iter().chain(fields).collect(),
-            trace_id,
-            span_id,
-            ..LogRecord::default()
-        });
+    pub(crate) fn add(&mut self, held: &Held) -> Option<Message> {
+        let at = self.clock.system_time(held.at);
+        let mut record = self.exporter.record();
+        record.set_timestamp(at);
+        record.set_observed_timestamp(at);
+        record.set_severity_number(severity(held.severity));
+        record.set_severity_text(held.severity.word());
+        record.set_body(AnyValue::from(held.body.clone()));
+        record.add_attribute("code.namespace", held.target);
+        let mut bytes = RECORD_BYTES + held.body.len() + ATTRIBUTE_BYTES + held.target.len();
+        for (key, value) in redact::fields(&held.fields) {
+            let value = short(value);
+            bytes += ATTRIBUTE_BYTES + key.len() + value.len();
+            record.add_attribute(key, value.to_owned());
+        }
+        if let Some(TraceContext { trace_id, span_id }) = held.context {
+            record.set_trace_context(trace_id.into(), span_id.into(), None);
+        }
+        self.batch.push(record, bytes);
         self.batch.is_full().then(|| self.message()).flatten()
     }
 
     /// What has not been returned yet as a message.
     pub(crate) fn message(&mut self) -> Option<Message> {
-        let resource = self.resource;
-        self.batch.message(|log_records| ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs {
-                resource: Some(resource.clone()),
-                scope_logs: vec![ScopeLogs {
-                    scope: Some(scope()),
-                    log_records,
-                    ..ScopeLogs::default()
-                }],
-                ..ResourceLogs::default()
-            }],
-        })
+        self.exporter.message(&self.batch.take())
+    }
+}
+
+fn severity(told: Told) -> Severity {
+    match told {
+        Told::Trace => Severity::Trace,
+        Told::Debug => Severity::Debug,
+        Told::Info => Severity::Info,
+        Told::Warn => Severity::Warn,
+        Told::Error => Severity::Error,
     }
 }

@@ -3,6 +3,8 @@
 //! Source: opentelemetry-proto 1, the metrics data model, and the translation that Prometheus makes of it:
 //! names and labels come out there as they stand on our page.
 
+use std::iter;
+
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
@@ -15,8 +17,10 @@ use opentelemetry_proto::tonic::metrics::v1::{
     Summary, SummaryDataPoint, exemplar,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message as _;
 
 use super::exponential::exponential;
+use super::parts::parts;
 use super::{attribute, scope};
 use crate::catalog::bounds::Bounds;
 use crate::catalog::{Kind, Unit, attributes};
@@ -48,25 +52,53 @@ pub(crate) struct Push<'a> {
     pub(crate) histograms: HistogramForm,
 }
 
+/// Series that are made into points at once, so that a push of many takes little memory.
+const SERIES: usize = 256;
+
 impl Push<'_> {
-    /// All numbers in one message. `target_info` is the resource itself.
+    /// All numbers in messages of at most so many bytes, each made when it is asked for. `target_info` is the
+    /// resource itself.
+    pub(crate) fn messages<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        foreign: &'a [ForeignFamily],
+        limit: usize,
+    ) -> impl Iterator<Item = ExportMetricsServiceRequest> + 'a {
+        let entries = in_order(snapshot, foreign);
+        let pieces = entries.flat_map(|entry| -> Box<dyn Iterator<Item = Metric> + 'a> {
+            match entry {
+                Entry::Own(family) if family.metric.name == "target_info" => {
+                    Box::new(iter::empty())
+                }
+                Entry::Own(family) => Box::new(self.own(snapshot, family)),
+                Entry::Foreign(family) => {
+                    let pieces = family.series.chunks(SERIES);
+                    Box::new(pieces.map(|series| self.foreign(family, series)))
+                }
+            }
+        });
+        let empty = self.message(Vec::new()).encoded_len();
+        parts(pieces, limit.saturating_sub(empty)).map(|metrics| self.message(metrics))
+    }
+
+    /// All numbers in one message.
+    #[cfg(test)]
     pub(crate) fn encode(
         &self,
         snapshot: &Snapshot,
         foreign: &[ForeignFamily],
     ) -> ExportMetricsServiceRequest {
-        let entries = in_order(snapshot, foreign);
-        let metrics = entries.filter_map(|entry| match entry {
-            Entry::Own(family) if family.metric.name == "target_info" => None,
-            Entry::Own(family) => self.own(snapshot, family),
-            Entry::Foreign(family) => self.foreign(family),
-        });
+        let mut messages = self.messages(snapshot, foreign, usize::MAX);
+        messages.next().unwrap_or_default()
+    }
+
+    fn message(&self, metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
         ExportMetricsServiceRequest {
             resource_metrics: vec![ResourceMetrics {
                 resource: Some(self.resource.clone()),
                 scope_metrics: vec![ScopeMetrics {
                     scope: Some(scope()),
-                    metrics: metrics.collect(),
+                    metrics,
                     ..ScopeMetrics::default()
                 }],
                 ..ResourceMetrics::default()
@@ -74,14 +106,22 @@ impl Push<'_> {
         }
     }
 
-    fn own(&self, snapshot: &Snapshot, family: &FamilySnapshot) -> Option<Metric> {
+    fn own<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        family: &'a FamilySnapshot,
+    ) -> impl Iterator<Item = Metric> + 'a {
+        let mut values = snapshot.values(family);
+        iter::from_fn(move || {
+            let values: Vec<_> = values.by_ref().take(SERIES).collect();
+            (!values.is_empty()).then(|| self.piece(family, &values))
+        })
+    }
+
+    fn piece(&self, family: &FamilySnapshot, values: &[(&Series, Value<'_>)]) -> Metric {
         let metric = &family.metric;
-        let values: Vec<(&Series, Value<'_>)> = snapshot.values(family).collect();
-        if values.is_empty() {
-            return None;
-        }
         let data = match metric.kind {
-            Kind::Histogram(bounds) => self.histogram(family, bounds, &values),
+            Kind::Histogram(bounds) => self.histogram(family, bounds, values),
             kind => {
                 let points = values.iter().map(|(series, value)| NumberDataPoint {
                     attributes: labels(family, series),
@@ -93,13 +133,13 @@ impl Push<'_> {
                 numbers(kind.into(), points.collect())
             }
         };
-        Some(Metric {
+        Metric {
             name: metric.otel_name.to_owned(),
             description: metric.help.to_owned(),
             unit: unit(metric.unit).to_owned(),
             data: Some(data),
             ..Metric::default()
-        })
+        }
     }
 
     fn histogram(
@@ -170,11 +210,8 @@ impl Push<'_> {
         })
     }
 
-    fn foreign(&self, family: &ForeignFamily) -> Option<Metric> {
-        if family.series.is_empty() {
-            return None;
-        }
-        let series = || family.series.iter();
+    fn foreign(&self, family: &ForeignFamily, series: &[ForeignSeries]) -> Metric {
+        let series = || series.iter();
         let data = match family.kind {
             ForeignKind::Histogram => Data::Histogram(Histogram {
                 data_points: series().filter_map(|one| self.foreign_row(one)).collect(),
@@ -203,12 +240,12 @@ impl Push<'_> {
                 numbers(adds, points.collect())
             }
         };
-        Some(Metric {
+        Metric {
             name: family.name.clone(),
             description: family.help.clone(),
             data: Some(data),
             ..Metric::default()
-        })
+        }
     }
 
     fn foreign_row(&self, series: &ForeignSeries) -> Option<HistogramDataPoint> {

@@ -4,8 +4,10 @@
 
 pub(crate) mod batch;
 pub(crate) mod exponential;
+pub(crate) mod exporter;
 pub(crate) mod logs;
 pub(crate) mod metrics;
+mod parts;
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod profiles;
 mod redact;
@@ -26,17 +28,19 @@ pub(crate) fn attribute(key: &str, value: &str) -> KeyValue {
     valued(key, Value::StringValue(value.to_owned()))
 }
 
-/// The same with no more than 1 KiB of it.
-fn text(key: &str, value: &str) -> KeyValue {
-    attribute(key, cut(value, VALUE_BYTES))
+/// An attribute of the SDK's with no more than 1 KiB of a text.
+fn text(key: &'static str, value: &str) -> opentelemetry::KeyValue {
+    opentelemetry::KeyValue::new(key, short(value).to_owned())
 }
 
-/// An attribute with a whole number for a value; beyond 2^63 it is the largest.
-fn number(key: &str, value: u64) -> KeyValue {
-    valued(
-        key,
-        Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX)),
-    )
+/// One with a whole number for a value; beyond 2^63 it is the largest.
+fn number(key: &'static str, value: u64) -> opentelemetry::KeyValue {
+    opentelemetry::KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// No more than 1 KiB of a text.
+fn short(value: &str) -> &str {
+    cut(value, VALUE_BYTES)
 }
 
 fn valued(key: &str, value: Value) -> KeyValue {

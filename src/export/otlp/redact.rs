@@ -42,7 +42,7 @@ pub(super) fn query(query: &str) -> Cow<'_, str> {
 /// The fields of a span or an event of the host's, the values of secret names replaced.
 pub(super) fn fields<'a>(
     fields: &'a [(&'static str, String)],
-) -> impl Iterator<Item = (&'a str, &'a str)> {
+) -> impl Iterator<Item = (&'static str, &'a str)> {
     fields.iter().map(|(name, value)| {
         let shown = if is_secret_name(name) {
             REDACTED

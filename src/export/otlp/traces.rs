@@ -1,41 +1,39 @@
 //! Kept requests as OTLP spans: one of the request and one of each piece of its work.
 //!
-//! Made from our records into opentelemetry-proto's messages directly. The SDK's `SpanData` would be built only
-//! to be taken apart again by its exporter, with a vector and a text for each attribute twice.
-//!
-//! Source: opentelemetry-proto 1, and the semantic conventions of HTTP and database spans.
+//! Source: OpenTelemetry's trace data model, and the semantic conventions of HTTP and database spans.
 
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
-use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use opentelemetry::trace::{
+    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::batch::{Batch, Clock, Message};
-use super::{attribute, number, redact, scope, text};
-use crate::store::metrics::whole_nanos;
+use super::batch::{Batch, Clock};
+use super::exporter::{Exporter, Message};
+use super::{number, redact, text};
 use crate::store::traces::{Child, OpenTrace, Root, Site, Sites, Spans, Work, span_id};
 
-/// The parent's span is known, and whether it is of another process.
-const HAS_IS_REMOTE: u32 = 0x100;
-const IS_REMOTE: u32 = 0x200;
+/// Bytes of a span beside its texts: ids, times, numbers, and the lengths before all of them.
+const SPAN_BYTES: usize = 160;
+/// Bytes of an attribute beside its texts.
+const ATTRIBUTE_BYTES: usize = 24;
 
 /// Spans on their way into messages.
 #[derive(Debug)]
 pub(crate) struct SpanEncoder<'a> {
-    resource: &'a Resource,
+    exporter: &'a Exporter<SpanExporter>,
     sites: &'a Sites,
     clock: Clock,
-    batch: Batch<Span>,
+    batch: Batch<SpanData>,
 }
 
 impl<'a> SpanEncoder<'a> {
-    pub(crate) fn new(resource: &'a Resource, sites: &'a Sites) -> Self {
+    pub(crate) fn new(exporter: &'a Exporter<SpanExporter>, sites: &'a Sites) -> Self {
         Self {
-            resource,
+            exporter,
             sites,
             clock: Clock::now(),
             batch: Batch::default(),
@@ -44,54 +42,47 @@ impl<'a> SpanEncoder<'a> {
 
     /// Adds a request; returns a message when there is enough for one.
     pub(crate) fn add(&mut self, trace: &OpenTrace, spans: &Spans) -> Option<Message> {
-        self.batch.push(self.root(trace, spans));
+        self.push(self.root(trace, spans));
         for child in &spans.children {
-            self.batch.push(self.child(trace, spans, child));
+            self.push(self.child(trace, spans, child));
         }
         self.batch.is_full().then(|| self.message()).flatten()
     }
 
     /// What has not been returned yet as a message.
     pub(crate) fn message(&mut self) -> Option<Message> {
-        let resource = self.resource;
-        self.batch.message(|spans| ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(resource.clone()),
-                scope_spans: vec![ScopeSpans {
-                    scope: Some(scope()),
-                    spans,
-                    ..ScopeSpans::default()
-                }],
-                ..ResourceSpans::default()
-            }],
-        })
+        self.exporter.message(self.batch.take())
     }
 
-    fn root(&self, trace: &OpenTrace, spans: &Spans) -> Span {
+    fn push(&mut self, span: SpanData) {
+        let bytes = most_bytes(&span);
+        self.batch.push(span, bytes);
+    }
+
+    fn root(&self, trace: &OpenTrace, spans: &Spans) -> SpanData {
         let root = &spans.root;
-        let parent = trace.parent;
-        let remote = parent.map_or(0, |_| IS_REMOTE);
-        let parent = parent.map(|parent| id(parent.context.span_id));
-        let failed = !root.error.is_empty() && root.error != "client_gone";
         let is_matched = !root.route.starts_with('<');
-        Span {
-            span_id: id(trace.context.span_id),
-            trace_state: trace.tracestate.clone(),
-            parent_span_id: parent.unwrap_or_default(),
-            flags: u32::from(trace.flags()) | HAS_IS_REMOTE | remote,
-            name: if is_matched {
-                format!("{} {}", root.method, root.route)
-            } else {
-                root.method.to_owned()
-            },
-            kind: SpanKind::Server.into(),
+        let failed = !root.error.is_empty() && root.error != "client_gone";
+        let name = if is_matched {
+            format!("{} {}", root.method, root.route).into()
+        } else {
+            root.method.into()
+        };
+        SpanData {
+            span_context: context(trace, trace.context.span_id, state(&trace.tracestate)),
+            parent_span_id: trace
+                .parent
+                .map_or(SpanId::INVALID, |parent| parent.context.span_id.into()),
+            parent_span_is_remote: trace.parent.is_some(),
+            span_kind: SpanKind::Server,
+            name,
             attributes: root_attributes(trace, root, spans.beyond),
             status: status(failed),
             ..self.span(trace, Duration::ZERO, root.elapsed)
         }
     }
 
-    fn child(&self, trace: &OpenTrace, spans: &Spans, child: &Child) -> Span {
+    fn child(&self, trace: &OpenTrace, spans: &Spans, child: &Child) -> SpanData {
         // Of a span that was not written down nobody knows.
         let is_known = spans.children.iter().any(|other| match &other.work {
             Work::Host(span) => span.span_id == child.parent,
@@ -102,10 +93,8 @@ impl<'a> SpanEncoder<'a> {
         } else {
             trace.context.span_id
         };
-        let mut span = Span {
-            parent_span_id: id(parent),
-            flags: u32::from(trace.flags()) | HAS_IS_REMOTE,
-            kind: SpanKind::Internal.into(),
+        let mut span = SpanData {
+            parent_span_id: parent.into(),
             ..self.span(trace, child.start, child.elapsed)
         };
         match &child.work {
@@ -115,7 +104,7 @@ impl<'a> SpanEncoder<'a> {
                 span.attributes.push(if error.is_empty() {
                     number("db.response.returned_rows", *rows)
                 } else {
-                    attribute("error.type", error)
+                    KeyValue::new("error.type", *error)
                 });
             }
             Work::Lookup {
@@ -124,52 +113,80 @@ impl<'a> SpanEncoder<'a> {
                 class,
             } => {
                 self.name(&mut span, *site);
-                span.attributes.push(attribute("cache.result", result));
-                span.attributes.push(attribute("cache.class", class));
+                span.attributes.push(KeyValue::new("cache.result", *result));
+                span.attributes.push(KeyValue::new("cache.class", *class));
             }
             Work::Load { site, failed } => {
                 self.name(&mut span, *site);
                 span.status = status(*failed);
             }
             Work::Host(host) => {
-                host.name.clone_into(&mut span.name);
-                span.span_id = id(host.span_id);
-                let target = [attribute("code.namespace", host.target)];
+                span.name = host.name.into();
+                span.span_context = context(trace, host.span_id, TraceState::NONE);
+                let target = [KeyValue::new("code.namespace", host.target)];
                 let fields = redact::fields(&host.fields);
                 let fields = fields.map(|(key, value)| text(key, value));
                 span.attributes = target.into_iter().chain(fields).collect();
             }
         }
-        if span.span_id.is_empty() {
-            span.span_id = id(span_id());
-        }
         span
     }
 
-    fn name(&self, span: &mut Span, site: Site) {
+    fn name(&self, span: &mut SpanData, site: Site) {
         if let Some(names) = self.sites.get(site) {
-            names.name.clone_into(&mut span.name);
+            span.name = names.name.clone().into();
             let attributes = names.attributes.iter();
             span.attributes = attributes.map(|(key, value)| text(key, value)).collect();
             if names.is_client {
-                span.kind = SpanKind::Client.into();
+                span.span_kind = SpanKind::Client;
             }
         }
     }
 
-    /// What all spans of a request have in common; `start` is after the request's.
-    fn span(&self, trace: &OpenTrace, start: Duration, elapsed: Duration) -> Span {
-        let start = self
-            .clock
-            .unix_nanos(trace.began)
-            .saturating_add(whole_nanos(start));
-        Span {
-            trace_id: trace.context.trace_id.to_be_bytes().to_vec(),
-            start_time_unix_nano: start,
-            end_time_unix_nano: start.saturating_add(whole_nanos(elapsed)),
-            ..Span::default()
+    /// What the spans of a request have in common; `start` is after the request's.
+    fn span(&self, trace: &OpenTrace, start: Duration, elapsed: Duration) -> SpanData {
+        let start_time = self.clock.system_time(trace.began) + start;
+        SpanData {
+            span_context: context(trace, span_id(), TraceState::NONE),
+            parent_span_id: SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Internal,
+            name: "".into(),
+            start_time,
+            end_time: start_time + elapsed,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status: Status::Unset,
+            instrumentation_scope: self.exporter.scope(),
         }
     }
+}
+
+fn context(trace: &OpenTrace, span_id: u64, state: TraceState) -> SpanContext {
+    let trace_id = TraceId::from(trace.context.trace_id);
+    let flags = TraceFlags::new(trace.flags());
+    SpanContext::new(trace_id, span_id.into(), flags, false, state)
+}
+
+/// A caller's state. The SDK knows no system of more than 13 letters in `tenant@system`, which level 2 of the
+/// specification allows: such a state goes on to those that are called, and is not in the span.
+fn state(text: &str) -> TraceState {
+    text.parse().unwrap_or(TraceState::NONE)
+}
+
+/// Bytes that a span has at most in a message.
+pub(super) fn most_bytes(span: &SpanData) -> usize {
+    let attributes = span.attributes.iter().map(|attribute| {
+        let value = match &attribute.value {
+            Value::String(text) => text.as_str().len(),
+            _ => 0,
+        };
+        ATTRIBUTE_BYTES + attribute.key.as_str().len() + value
+    });
+    let state = span.span_context.trace_state().header().len();
+    SPAN_BYTES + span.name.len() + state + attributes.sum::<usize>()
 }
 
 fn root_attributes(trace: &OpenTrace, root: &Root, beyond: u32) -> Vec<KeyValue> {
@@ -200,13 +217,10 @@ fn root_attributes(trace: &OpenTrace, root: &Root, beyond: u32) -> Vec<KeyValue>
     texts.chain(numbers).collect()
 }
 
-fn status(failed: bool) -> Option<Status> {
-    failed.then(|| Status {
-        code: StatusCode::Error.into(),
-        ..Status::default()
-    })
-}
-
-fn id(span_id: u64) -> Vec<u8> {
-    span_id.to_be_bytes().to_vec()
+fn status(failed: bool) -> Status {
+    if failed {
+        Status::error("")
+    } else {
+        Status::Unset
+    }
 }

@@ -19,6 +19,7 @@ use tower_layer::Layer as _;
 use tower_service::Service as _;
 
 use super::attribute;
+use super::exporter::Exporter;
 use super::traces::SpanEncoder;
 use crate::config::traces::Sampling;
 use crate::export::openmetrics;
@@ -84,7 +85,8 @@ impl Host {
             attributes: vec![attribute("service.name", "shop")],
             ..Resource::default()
         };
-        let mut encoder = SpanEncoder::new(&resource, &self.store.traces.sites);
+        let exporter = Exporter::of_spans(&self.store, &resource).unwrap();
+        let mut encoder = SpanEncoder::new(&exporter, &self.store.traces.sites);
         let mut messages = Vec::new();
         self.store.traces.drain(|trace, spans| {
             messages.extend(encoder.add(trace, spans));
@@ -345,4 +347,40 @@ fn a_long_target_is_cut_between_characters() {
     assert_eq!(said(&spans[0], "url.path").unwrap().len(), 1_024);
     assert!(said(&spans[0], "url.query").unwrap().len() < 1_024);
     assert_eq!(spans[0].name, "GET");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_span_is_longer_in_a_message_than_was_reckoned(
+        texts in proptest::collection::vec(".{0,400}", 0..12),
+        number in proptest::prelude::any::<i64>(),
+        flags in proptest::prelude::any::<u8>(),
+    ) {
+        use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId};
+        use opentelemetry::KeyValue;
+        use std::time::UNIX_EPOCH;
+
+        let state = "vendor=value,other=1".parse().unwrap();
+        let (trace_id, span_id) = (TraceId::from(u128::MAX), SpanId::from(u64::MAX));
+        let of_texts = texts.iter().map(|text| KeyValue::new(text.clone(), text.clone()));
+        let span = opentelemetry_sdk::trace::SpanData {
+            span_context: SpanContext::new(trace_id, span_id, TraceFlags::new(flags), false, state),
+            parent_span_id: span_id,
+            parent_span_is_remote: true,
+            span_kind: SpanKind::Client,
+            name: texts.concat().into(),
+            start_time: UNIX_EPOCH + Duration::from_nanos(u64::MAX),
+            end_time: UNIX_EPOCH + Duration::from_nanos(u64::MAX),
+            attributes: of_texts.chain([KeyValue::new("number", number)]).collect(),
+            dropped_attributes_count: u32::MAX,
+            events: opentelemetry_sdk::trace::SpanEvents::default(),
+            links: opentelemetry_sdk::trace::SpanLinks::default(),
+            status: Status::error(""),
+            instrumentation_scope: opentelemetry::InstrumentationScope::default(),
+        };
+        let reckoned = super::traces::most_bytes(&span);
+        let bytes = Span::from(span).encoded_len();
+        // A tag and the length before it.
+        proptest::prop_assert!(bytes + 5 <= reckoned, "{} of {}", bytes, reckoned);
+    }
 }

@@ -3,6 +3,8 @@
 //! The only connections that the agent opens itself. A collector that is gone or slow costs the host
 //! nothing: nobody waits for this thread.
 
+#[cfg_attr(not(feature = "otlp-grpc"), path = "grpc_off.rs")]
+mod grpc;
 #[cfg(feature = "otlp-profiles")]
 pub(crate) mod otlp_profiles;
 pub(in crate::export) mod post;
@@ -80,7 +82,7 @@ impl MetricsPush {
         let now = Instant::now();
         if now >= self.due {
             self.refresh();
-            let wait = self.push();
+            let wait = self.push(Duration::MAX);
             self.due = now + self.interval.max(wait);
         }
         self.due.saturating_duration_since(Instant::now())
@@ -95,8 +97,10 @@ impl MetricsPush {
         }
     }
 
-    /// Pushes now, and returns how long the collector wants to be left alone.
-    pub(crate) fn push(&self) -> Duration {
+    /// Pushes now, for at most `most`, and returns how long the collector wants to be left alone. One message
+    /// at a time is made, beside the snapshot and the collector's own answer all the memory that it takes.
+    pub(crate) fn push(&self, most: Duration) -> Duration {
+        let began = Instant::now();
         let snapshot = self.store.metrics.snapshot();
         let push = Push {
             resource: &self.resource,
@@ -105,13 +109,14 @@ impl MetricsPush {
             unix_nanos: unix_nanos_now().max(self.start_unix_nanos),
             histograms: self.histograms,
         };
-        let message = push.encode(&snapshot, &self.store.foreign.get());
-        drop(snapshot);
-        let mut parts = parts(message, MESSAGE_BYTES).into_iter();
-        while let Some(part) = parts.next() {
-            let points = points(&part);
+        let foreign = self.store.foreign.get();
+        let mut messages = push.messages(&snapshot, &foreign, MESSAGE_BYTES);
+        while let Some(message) = messages.next() {
+            let points = points(&message);
+            let body = message.encode_to_vec();
+            drop(message);
             let started = Instant::now();
-            let outcome = self.post.send(&part.encode_to_vec(), Duration::MAX);
+            let outcome = self.post.send(&body, most.saturating_sub(began.elapsed()));
             self.took.record(started.elapsed());
             match outcome {
                 Outcome::Accepted { rejected } => {
@@ -123,7 +128,7 @@ impl MetricsPush {
                 Outcome::Refused { why } => self.count(points, &why),
                 // What is left would fare no better, and the next push holds all that this one did.
                 Outcome::Later { why, after } => {
-                    let left = parts.map(|part| self::points(&part));
+                    let left = messages.map(|message| self::points(&message));
                     self.count(points + left.sum::<u64>(), &why);
                     return after.unwrap_or_default().min(LONGEST_WAIT);
                 }
@@ -194,44 +199,6 @@ fn points(message: &ExportMetricsServiceRequest) -> u64 {
     points.map(|points| points as u64).sum()
 }
 
-/// The same metrics in messages of at most so many bytes, a family that alone has more in one of its own.
-fn parts(
-    mut message: ExportMetricsServiceRequest,
-    limit: usize,
-) -> Vec<ExportMetricsServiceRequest> {
-    if message.encoded_len() <= limit {
-        return vec![message];
-    }
-    let taken = message.resource_metrics.iter_mut();
-    let taken = taken.flat_map(|one| one.scope_metrics.iter_mut().map(|scope| &mut scope.metrics));
-    let metrics: Vec<_> = taken.flat_map(std::mem::take).collect();
-    let shell = message;
-    let base = shell.encoded_len();
-    let mut parts: Vec<Vec<_>> = Vec::new();
-    let mut bytes = limit;
-    for metric in metrics {
-        // The tag and the length before it.
-        let own = metric.encoded_len() + 8;
-        if bytes + own > limit {
-            parts.push(Vec::new());
-            bytes = base;
-        }
-        bytes += own;
-        if let Some(part) = parts.last_mut() {
-            part.push(metric);
-        }
-    }
-    let filled = parts.into_iter().map(|metrics| {
-        let mut part = shell.clone();
-        let scopes = part.resource_metrics.iter_mut();
-        if let Some(scope) = scopes.flat_map(|one| &mut one.scope_metrics).next() {
-            scope.metrics = metrics;
-        }
-        part
-    });
-    filled.collect()
-}
-
 /// What the numbers are of: the service, the process, the machine, and what the host says beside.
 pub(crate) fn resource<'a>(
     own: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -247,7 +214,8 @@ pub(crate) fn resource<'a>(
     let all: std::collections::BTreeMap<&str, &str> =
         all.filter(|(_, value)| !value.is_empty()).collect();
     // The conventions want a number here, and only here.
-    let number = |key: &str, value: &str| value.parse().ok().filter(|_| key == "process.pid");
+    let numbers = ["process.pid", "process.parent_pid"];
+    let number = |key: &str, value: &str| value.parse().ok().filter(|_| numbers.contains(&key));
     let all = all
         .into_iter()
         .map(|(key, value)| match number(key, value) {

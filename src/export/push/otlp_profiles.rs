@@ -1,6 +1,7 @@
 //! Profiles to a collector, as OTLP in development; delivery waits for it and counts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
@@ -34,7 +35,7 @@ pub(crate) fn push(
 }
 
 impl Receiver for Collector {
-    fn send(&self, profile: &Profile) -> Sent {
+    fn send(&self, profile: &Profile, _most: Duration) -> Sent {
         match encode(&self.resource, profile, MESSAGE_BYTES) {
             Ok(message) => self.producer.enqueue(message, count(profile)),
             Err(_) => count_lost(&self.store, "size", count(profile)),

@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::thread;
-use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::profiles::v1development::Profile as Read1;

@@ -15,11 +15,12 @@ use prost::Message as _;
 use ureq::Agent;
 use ureq::http::HeaderMap;
 
+use super::grpc::Grpc;
 use crate::config::otlp::Target;
 
 /// Bytes of an answer that are read: a reason, if there is one.
-const ANSWER_BYTES: u64 = 64 << 10;
-const AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
+pub(super) const ANSWER_BYTES: u64 = 64 << 10;
+pub(super) const AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 
 /// What became of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub(in crate::export) enum Outcome {
 /// Sends to one address. The connection is kept from one message to the next.
 pub(in crate::export) struct Post {
     agent: Agent,
+    /// Where the target is spoken to by gRPC.
+    grpc: Option<Grpc>,
     target: Target,
     content_type: &'static str,
 }
@@ -61,6 +64,7 @@ impl Post {
             .build();
         Self {
             agent: config.into(),
+            grpc: Grpc::new(&target),
             target,
             content_type,
         }
@@ -68,6 +72,9 @@ impl Post {
 
     /// Sends a message and waits for its answer, at most for the target's timeout and as long as said.
     pub(in crate::export) fn send(&self, message: &[u8], most: Duration) -> Outcome {
+        if let Some(grpc) = &self.grpc {
+            return grpc.send(message, most);
+        }
         let packed = if self.target.gzip {
             packed(message)
         } else {
@@ -122,7 +129,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// What the collector says it could not use. The answers to all signals have one shape.
-fn rejected(body: &[u8]) -> u64 {
+pub(super) fn rejected(body: &[u8]) -> u64 {
     let answer = ExportMetricsServiceResponse::decode(body).unwrap_or_default();
     let partial = answer.partial_success.unwrap_or_default();
     u64::try_from(partial.rejected_data_points).unwrap_or(0)
@@ -154,7 +161,7 @@ fn is_of_name(error: &io::Error) -> bool {
     text.starts_with("failed to lookup address information")
 }
 
-fn packed(message: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn packed(message: &[u8]) -> Option<Vec<u8>> {
     let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
     packer.write_all(message).ok()?;
     packer.finish().ok()

@@ -20,12 +20,14 @@ pub(crate) struct ProfilesPush {
     heap: HeapWindows,
     receiver: Box<dyn Receiver>,
     due: Instant,
+    /// When the agent ends, if it is asked to.
+    ends: Option<Instant>,
 }
 
 /// Somebody who takes profiles.
 pub(super) trait Receiver: Send {
-    /// Sends one, and waits for what becomes of it.
-    fn send(&self, profile: &Profile) -> Sent;
+    /// Sends one, and waits for what becomes of it, at most for `most`.
+    fn send(&self, profile: &Profile, most: Duration) -> Sent;
 }
 
 impl ProfilesPush {
@@ -36,6 +38,7 @@ impl ProfilesPush {
             heap: HeapWindows::new(store),
             receiver,
             due: Instant::now() + WINDOW + CLOSING,
+            ends: None,
         }
     }
 
@@ -49,9 +52,26 @@ impl ProfilesPush {
         self.due.saturating_duration_since(Instant::now())
     }
 
+    /// Pushes all that is left within so long, also the window that has only begun, and counts what is lost.
+    pub(crate) fn last(&mut self, within: Duration) {
+        let Some(until) = Instant::now().checked_add(within) else {
+            return self.last(LONGEST_WAIT);
+        };
+        self.ends = Some(until);
+        self.cpu.end(until);
+        self.heap.end(until);
+        let now = unix_nanos_now() / 1_000_000;
+        self.push(now);
+        count_lost(&self.store, "shutdown", self.cpu.left(now));
+    }
+
     /// Pushes what is due at a moment, and returns how long the receiver wants to be left alone.
     pub(super) fn push(&mut self, unix_millis: u64) -> Duration {
-        let mut send = |profile: &Profile| self.receiver.send(profile);
+        let (receiver, ends) = (&self.receiver, self.ends);
+        let mut send = |profile: &Profile| {
+            let left = |until: Instant| until.saturating_duration_since(Instant::now());
+            receiver.send(profile, ends.map_or(Duration::MAX, left))
+        };
         let turn = self.cpu.turn(unix_millis, &mut send);
         count_lost(&self.store, "age", turn.lost);
         if turn.wait.is_zero() {

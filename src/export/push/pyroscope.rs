@@ -44,10 +44,8 @@ pub(crate) fn push(store: &Arc<Store>, pyroscope: &Pyroscope, service: &str) -> 
 }
 
 impl Receiver for Server {
-    fn send(&self, profile: &Profile) -> Sent {
-        let outcome = self
-            .post
-            .send(self.request(profile).as_bytes(), Duration::MAX);
+    fn send(&self, profile: &Profile, most: Duration) -> Sent {
+        let outcome = self.post.send(self.request(profile).as_bytes(), most);
         settle(&self.store, &outcome)
     }
 }

@@ -161,6 +161,21 @@ fn windows_that_the_recorder_no_longer_holds_are_lost_and_counted() {
 }
 
 #[test]
+fn at_the_end_a_window_that_has_only_begun_goes_too_and_what_is_not_taken_is_left() {
+    let answered = answered_store();
+    let mut windows = CpuWindows::new(&answered.store, START);
+    windows.end(Instant::now() + Duration::from_secs(60));
+    let now = START + 37 * SECOND;
+    assert_eq!(spans(&mut windows, 37, 1).0, [(0, 15)]);
+    assert_eq!(windows.left(now), 2);
+    let left = spans(&mut windows, 37, usize::MAX).0;
+    assert_eq!((left, windows.left(now)), (vec![(15, 30), (30, 37)], 0));
+    assert!(answered.store.cpu.is_held());
+    drop(windows);
+    assert!(!answered.store.cpu.is_held());
+}
+
+#[test]
 fn a_clock_that_steps_back_begins_anew() {
     let answered = answered_store();
     let mut windows = CpuWindows::new(&answered.store, START + 1_000 * SECOND);

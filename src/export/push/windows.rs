@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use super::answered;
 use crate::config;
 use crate::export::difference::subtract;
+use crate::store::demand::Hold;
 use crate::store::heap::{
-    ALLOC_OBJECTS, ALLOC_SPACE, HeapMoment, HeapProfileWish, HeapSeen, HeapWish, INUSE_SPACE,
-    Recording,
+    ALLOC_OBJECTS, ALLOC_SPACE, HeapAnswer, HeapMoment, HeapProfileWish, HeapSeen, HeapWish,
+    INUSE_SPACE, Recording,
 };
 use crate::store::profile::Profile;
-use crate::store::{CpuSpan, CpuWish, Detail, NoProfile, Store};
+use crate::store::{CpuAnswer, CpuSpan, CpuWish, Detail, NoProfile, Store};
 
 /// The length of a window: as long as Pyroscope's and Parca's own clients gather.
 pub(super) const WINDOW: Duration = Duration::from_secs(15);
@@ -38,6 +39,9 @@ pub(super) struct CpuWindows {
     store: Arc<Store>,
     /// Where the next one begins, in milliseconds since 1970.
     from: u64,
+    /// When the agent ends, if it is asked to.
+    ends: Option<Instant>,
+    _asks: Hold<CpuWish, CpuAnswer>,
 }
 
 /// What one turn did.
@@ -55,7 +59,14 @@ impl CpuWindows {
         Self {
             store: Arc::clone(store),
             from: unix_millis,
+            ends: None,
+            _asks: store.cpu.hold(),
         }
+    }
+
+    /// From now on a window need not be over, and nobody is waited for beyond this moment.
+    pub(super) fn end(&mut self, until: Instant) {
+        self.ends = Some(until);
     }
 
     /// Hands over each window that is over by now, the oldest first, until one is not taken.
@@ -65,16 +76,18 @@ impl CpuWindows {
         send: &mut dyn FnMut(&Profile) -> Sent,
     ) -> Turn {
         let mut turn = Turn::default();
-        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let window = millis(WINDOW);
         // After a step of the clock, as after a machine has slept, what lies behind is not made up for.
         let behind = unix_millis.saturating_sub(self.from);
         let too_old = behind.saturating_sub(millis(REACH)).div_ceil(window);
         self.from = (self.from + too_old * window).min(unix_millis);
         turn.lost += too_old;
-        let end = unix_millis.saturating_sub(millis(CLOSING));
-        while self.from + window <= end {
-            let to = self.from + window;
+        let end = match self.ends {
+            Some(_) => unix_millis,
+            None => unix_millis.saturating_sub(millis(CLOSING)),
+        };
+        while self.from + window <= end || (self.ends.is_some() && self.from < end) {
+            let to = (self.from + window).min(end);
             match self.ask(self.from, to) {
                 // An idle process has nothing to say, and neither has one that is not sampled.
                 Some(Ok(profile)) if profile.samples.is_empty() => {}
@@ -92,6 +105,13 @@ impl CpuWindows {
         turn
     }
 
+    /// Windows, the one that has only begun included, that nobody has yet.
+    pub(super) fn left(&self, unix_millis: u64) -> u64 {
+        unix_millis
+            .saturating_sub(self.from)
+            .div_ceil(millis(WINDOW))
+    }
+
     /// `None`: nobody answered, now.
     fn ask(&self, from: u64, to: u64) -> Option<Result<Arc<Profile>, NoProfile>> {
         let wish = CpuWish {
@@ -102,7 +122,7 @@ impl CpuWindows {
             },
             names: true,
         };
-        let until = Instant::now() + config::SYMBOLISE;
+        let until = patience(self.ends);
         let demand = self.store.cpu.ask(wish, until).ok()?;
         answered(demand, until)
     }
@@ -114,6 +134,8 @@ pub(super) struct HeapWindows {
     store: Arc<Store>,
     /// The last that was taken, with nothing in use, so that a difference leaves that whole.
     before: Option<Profile>,
+    ends: Option<Instant>,
+    _asks: Hold<HeapWish, HeapAnswer>,
 }
 
 impl HeapWindows {
@@ -121,7 +143,14 @@ impl HeapWindows {
         Self {
             store: Arc::clone(store),
             before: None,
+            ends: None,
+            _asks: store.heap.wishes.hold(),
         }
+    }
+
+    /// From now on nobody is waited for beyond this moment.
+    pub(super) fn end(&mut self, until: Instant) {
+        self.ends = Some(until);
     }
 
     /// Hands over the heap of now, where it is recorded.
@@ -149,13 +178,22 @@ impl HeapWindows {
             ages: false,
             names: true,
         });
-        let until = Instant::now() + config::SYMBOLISE;
+        let until = patience(self.ends);
         let demand = self.store.heap.wishes.ask(wish, until).ok()?;
         match answered(demand, until)? {
             Ok(HeapSeen::Profile(profile)) => Some(profile),
             Ok(_) | Err(_) => None,
         }
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Until when an answer is waited for: at the end of the agent there is no other turn to ask again.
+fn patience(ends: Option<Instant>) -> Instant {
+    ends.unwrap_or_else(|| Instant::now() + config::SYMBOLISE)
 }
 
 /// The profile with what was allocated less what had been before.

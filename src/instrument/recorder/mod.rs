@@ -3,27 +3,24 @@
 //! Source: `metrics` 0.24. Its macros ask for a handle at every event, so handles are kept by key; past the
 //! number that is kept they are looked up each time, in the core and under its limits.
 
-mod families;
-
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
 
 use ::metrics::{
     CounterFn, GaugeFn, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
-use self::families::{Families, Use, smallest};
+use super::known::{Known, Room};
+use super::undeclared::{Distribution, Families, Lost, Told, Use};
+use crate::catalog::Metric;
 use crate::catalog::families::AGENT_DROPPED;
+use crate::error::Error;
 use crate::store::Store;
-use crate::store::metrics::{Counter, Gauge, Histogram};
-use crate::store::sync::{read, write};
+use crate::store::metrics::{Counter, Gauge, Metrics};
 
-/// Handles that are kept of each kind; about 300 bytes each.
-const KEPT: usize = 10_000;
-/// Bytes of a key that is kept. Longer ones come from clients, not from code.
-const KEY_BYTES: usize = 1024;
+/// The help of a family that nobody has described.
+const UNDESCRIBED: &str = "Recorded through the metrics crate.";
 
 /// Puts what is recorded through the `metrics` crate into the agent's core.
 ///
@@ -60,18 +57,12 @@ const KEY_BYTES: usize = 1024;
 /// ```
 pub struct MetricsRecorder {
     families: Families,
-    counters: Known<Counted>,
-    gauges: Known<Level>,
-    histograms: Known<Distribution>,
+    counters: Known<Key, Counted>,
+    gauges: Known<Key, Level>,
+    histograms: Known<Key, Values>,
     lost: Lost,
-}
-
-/// What could not be counted, by why.
-#[derive(Debug, Clone)]
-struct Lost {
-    negative: Counter,
-    not_a_number: Counter,
-    absolute: Counter,
+    /// Totals that could not be told from the one before.
+    lost_absolute: Counter,
 }
 
 impl fmt::Debug for MetricsRecorder {
@@ -82,110 +73,87 @@ impl fmt::Debug for MetricsRecorder {
 
 impl MetricsRecorder {
     pub(crate) fn new(store: &Arc<Store>) -> Self {
-        let lost = |why| store.metrics.own_counter(&AGENT_DROPPED, &["metrics", why]);
+        let core = &store.metrics;
         Self {
-            families: Families::new(store),
-            counters: Known::default(),
-            gauges: Known::default(),
-            histograms: Known::default(),
-            lost: Lost {
-                negative: lost("negative"),
-                not_a_number: lost("not_a_number"),
-                absolute: lost("absolute"),
-            },
+            families: Families::new(store, "recorder", UNDESCRIBED),
+            counters: Known::new(&Room::default()),
+            gauges: Known::new(&Room::default()),
+            histograms: Known::new(&Room::default()),
+            lost: Lost::new(core),
+            lost_absolute: core.own_counter(&AGENT_DROPPED, &["metrics", "absolute"]),
         }
     }
+
+    fn describe(&self, used: Use, key: &KeyName, unit: Option<Unit>, text: &str) {
+        let unit = unit.filter(|unit| *unit != Unit::Count);
+        let unit = unit.as_ref().map(Unit::as_str);
+        self.families.describe(used, key.as_str(), unit, text);
+    }
+
+    fn series<T>(
+        &self,
+        used: Use,
+        key: &Key,
+        find: impl Fn(&Metrics, &Metric, &[&str]) -> Result<T, Error>,
+    ) -> Option<T> {
+        let labels = key.labels().map(|label| (label.key(), label.value()));
+        let labels: Vec<_> = labels.collect();
+        let told = Told {
+            name: key.name(),
+            otel_name: None,
+            labels: &labels,
+        };
+        self.families.series(used, told, find)
+    }
+}
+
+/// The length of a key's texts.
+fn bytes(key: &Key) -> usize {
+    let labels = key.labels();
+    let labels = labels.map(|label| label.key().len() + label.value().len());
+    key.name().len() + labels.sum::<usize>()
 }
 
 impl Recorder for MetricsRecorder {
     fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.families
-            .describe(Use::Counter, key.as_str(), unit, &description);
+        self.describe(Use::Counter, &key, unit, &description);
     }
 
     fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.families
-            .describe(Use::Gauge, key.as_str(), unit, &description);
+        self.describe(Use::Gauge, &key, unit, &description);
     }
 
     fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
-        self.families
-            .describe(Use::Histogram, key.as_str(), unit, &description);
+        self.describe(Use::Histogram, &key, unit, &description);
     }
 
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> ::metrics::Counter {
-        let found = self.counters.get(key, |kept| {
-            let series = self
-                .families
-                .series(Use::Counter, key, |core, metric, values| {
-                    core.counter(metric, values)
-                });
+        let make = |kept: bool| {
             Some(Counted {
-                counter: series?,
+                counter: self.series(Use::Counter, key, Metrics::counter)?,
                 seen: kept.then(AtomicU64::default),
-                lost: self.lost.absolute.clone(),
+                lost: self.lost_absolute.clone(),
             })
-        });
+        };
+        let found = self.counters.get(key, || bytes(key), make);
         found.map_or_else(::metrics::Counter::noop, ::metrics::Counter::from_arc)
     }
 
     fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> ::metrics::Gauge {
-        let found = self.gauges.get(key, |_| {
-            let series = self
-                .families
-                .series(Use::Gauge, key, |core, metric, values| {
-                    core.gauge(metric, values)
-                });
-            series.map(Level)
-        });
+        let make = |_| self.series(Use::Gauge, key, Metrics::gauge).map(Level);
+        let found = self.gauges.get(key, || bytes(key), make);
         found.map_or_else(::metrics::Gauge::noop, ::metrics::Gauge::from_arc)
     }
 
     fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> ::metrics::Histogram {
-        let found = self.histograms.get(key, |_| {
-            self.families
-                .series(Use::Histogram, key, |core, metric, values| {
-                    Ok(Distribution {
-                        histogram: core.histogram(metric, values)?,
-                        smallest: smallest(metric),
-                        lost: self.lost.clone(),
-                    })
-                })
-        });
+        let make = |_| {
+            Some(Values {
+                distribution: self.series(Use::Histogram, key, Distribution::find)?,
+                lost: self.lost.clone(),
+            })
+        };
+        let found = self.histograms.get(key, || bytes(key), make);
         found.map_or_else(::metrics::Histogram::noop, ::metrics::Histogram::from_arc)
-    }
-}
-
-/// Handles by key; `None`: there can be none.
-struct Known<T>(RwLock<HashMap<Key, Option<Arc<T>>>>);
-
-impl<T> Default for Known<T> {
-    fn default() -> Self {
-        Self(RwLock::default())
-    }
-}
-
-impl<T> Known<T> {
-    /// The handle of a key, made by `make`, which is told whether it will be kept.
-    fn get(&self, key: &Key, make: impl FnOnce(bool) -> Option<T>) -> Option<Arc<T>> {
-        if let Some(known) = read(&self.0).get(key) {
-            return known.clone();
-        }
-        let labels = key
-            .labels()
-            .map(|label| label.key().len() + label.value().len());
-        let bytes = key.name().len() + labels.sum::<usize>();
-        let mut known = write(&self.0);
-        if let Some(known) = known.get(key) {
-            return known.clone();
-        }
-        if known.len() >= KEPT || bytes > KEY_BYTES {
-            drop(known);
-            return make(false).map(Arc::new);
-        }
-        let made = make(true).map(Arc::new);
-        known.insert(key.clone(), made.clone());
-        made
     }
 }
 
@@ -229,26 +197,15 @@ impl GaugeFn for Level {
     }
 }
 
-struct Distribution {
-    histogram: Histogram,
-    smallest: f64,
+struct Values {
+    distribution: Distribution,
     lost: Lost,
 }
 
-impl HistogramFn for Distribution {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "rounded and not below zero; a conversion from float keeps within the type's range"
-    )]
+impl HistogramFn for Values {
     fn record(&self, value: f64) {
-        if value.is_nan() {
-            self.lost.not_a_number.inc();
-        } else if value < 0.0 {
-            self.lost.negative.inc();
-        } else {
-            self.histogram
-                .record_value((value * self.smallest).round() as u64);
+        if self.lost.fits(value) {
+            self.distribution.record(value);
         }
     }
 }

@@ -134,6 +134,15 @@ impl ObservedCounter {
         self.0.set(to_bits(known));
     }
 
+    /// Adds to the total; an absent one counts as zero.
+    #[cfg_attr(
+        not(feature = "opentelemetry"),
+        expect(dead_code, reason = "only their counters have fractions")
+    )]
+    pub(crate) fn add(&self, more: f64) {
+        Gauge(self.0.clone()).add(more);
+    }
+
     /// The last total, `None` before the first reading.
     pub fn get(&self) -> Option<f64> {
         of_bits(self.0.get())

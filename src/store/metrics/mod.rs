@@ -14,7 +14,7 @@ mod layout;
     expect(dead_code, reason = "only foreign registries have names to compare")
 )]
 pub(crate) mod names;
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "opentelemetry"))]
 mod redeclare;
 mod snapshot;
 mod thread_index;

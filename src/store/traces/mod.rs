@@ -30,19 +30,19 @@ pub(crate) use sites::{Site, SiteNames, Sites};
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
     pub(crate) sites: Sites,
+    ring: Ring,
     /// Not set: nothing is traced.
     on: OnceLock<Tracing>,
+    /// Not set: nobody wants any.
+    logs: OnceLock<Logs>,
 }
 
 #[derive(Debug)]
 struct Tracing {
     sampling: Sampling,
-    ring: Ring,
     ring_full: Counter,
     children: Counter,
     late: Counter,
-    /// `None`: nobody wants any.
-    logs: Option<Logs>,
 }
 
 impl Traces {
@@ -51,12 +51,18 @@ impl Traces {
         let dropped = |reason| metrics.own_counter(&families::AGENT_DROPPED, &["spans", reason]);
         self.on.get_or_init(|| Tracing {
             sampling,
-            ring: Ring::default(),
             ring_full: dropped("ring_full"),
             children: dropped("children"),
             late: dropped("late"),
-            logs: has_logs.then(|| Logs::new(metrics)),
         });
+        if has_logs {
+            self.keep_logs(metrics);
+        }
+    }
+
+    /// Begins to keep log records; where nothing is traced, each goes by itself.
+    pub(crate) fn keep_logs(&self, metrics: &Metrics) {
+        self.logs.get_or_init(|| Logs::new(metrics));
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -69,7 +75,7 @@ impl Traces {
     /// One lock that is seldom contended; memory only where more requests are open than ever before.
     pub(crate) fn begin(&self, began: Instant, incoming: Incoming<'_>) -> Option<Arc<OpenTrace>> {
         let tracing = self.on.get()?;
-        let mut trace = tracing.ring.free();
+        let mut trace = self.ring.free();
         if Arc::get_mut(&mut trace).is_none() {
             // Work that the last request left behind still writes there.
             trace = Arc::default();
@@ -94,11 +100,11 @@ impl Traces {
             return false;
         };
         let Some(keep) = keep::at_end(&tracing.sampling, trace.start, error, elapsed) else {
-            tracing.ring.give_back(trace);
+            self.ring.give_back(trace);
             return false;
         };
         trace.end(root(keep));
-        let spans = tracing.ring.keep(trace);
+        let spans = self.ring.keep(trace);
         if let Err(spans) = spans {
             tracing.ring_full.add(spans);
         }
@@ -118,9 +124,9 @@ impl Traces {
         let Some(tracing) = self.on.get() else {
             return;
         };
-        tracing.ring.drain(|trace, spans| {
+        self.ring.drain(|trace, spans| {
             tracing.children.add(u64::from(spans.beyond));
-            if let Some(logs) = &tracing.logs {
+            if let Some(logs) = self.logs() {
                 logs.count_beyond(spans.logs_beyond);
             }
             each(trace, spans);
@@ -129,27 +135,23 @@ impl Traces {
 
     /// Log records that go by themselves; `None` where nobody wants any.
     pub(crate) fn logs(&self) -> Option<&Logs> {
-        self.on.get()?.logs.as_ref()
+        self.logs.get()
     }
 
     /// Waits until a ring is half full, at most so long.
     pub(crate) fn wait(&self, longest: Duration) {
-        if let Some(tracing) = self.on.get() {
-            tracing.ring.wait(longest);
-        }
+        self.ring.wait(longest);
     }
 
     /// Ends a wait.
     pub(crate) fn wake(&self) {
-        if let Some(tracing) = self.on.get() {
-            tracing.ring.wake();
-        }
+        self.ring.wake();
     }
 
     /// Bytes of records that are kept.
     #[cfg(test)]
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.on.get().map_or(0, |tracing| tracing.ring.bytes())
+        self.ring.bytes()
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Ask<S> {
 }
 
 /// The pairs of a query, taken one by one; what nobody took is an error.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
 
 /// Extracts an [`Ask`].

@@ -92,7 +92,8 @@ where
         body: json.clone(),
         now_micros: now_micros(),
     });
-    let inserted = finish(async move {
+    let deadline = app.db.write_deadline();
+    let inserted = finish(deadline, async move {
         let inserted = app.db.insert_contents(&rows, keep.as_ref()).await;
         if !matches!(inserted, Ok(Inserted::Refused(_) | Inserted::Known(_))) {
             let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();

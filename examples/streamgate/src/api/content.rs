@@ -1,8 +1,8 @@
 //! `GET /v1/content`, `GET /v1/content/{id}` and the methods of both paths.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use http::{Method, StatusCode};
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
@@ -17,12 +17,14 @@ use super::cursor::ListId;
 use super::etag::BaseTag;
 use super::fields::{FieldSet, Selectable as _, Selected};
 use super::input::{STATUSES, one_of};
+use super::kept::Kept;
 use super::list::{List, list};
+use super::media::Media;
 use super::page::by_id;
 use super::state::{App, ContentView};
-use super::{answer, reply};
+use super::{answer, reply, wire};
 use crate::cache::{CacheKey, Resource, Tag, Variant};
-use crate::db::content::{Content, ContentFilter, ContentSummary};
+use crate::db::content::{Content, ContentFilter, ContentSummary, Storage};
 use crate::db::nft::Nft;
 use crate::db::{Database, DbError, Position};
 use crate::problem::Problem;
@@ -54,7 +56,7 @@ where
     B: Buf,
 {
     match ask.method {
-        Method::GET => list::<ContentFilter>(&app, ask.query).await,
+        Method::GET => list::<ContentFilter>(&app, ask.query, Media::of(&ask.headers)).await,
         Method::POST => content_write::create(app, ask).await,
         _ => Err(Problem::MethodNotAllowed("GET, HEAD, POST")),
     }
@@ -67,7 +69,7 @@ where
 {
     let parsed = uuid("id", id);
     match ask.method {
-        Method::GET => detail(&app, parsed?, ask.query).await,
+        Method::GET => detail(&app, parsed?, ask.query, Media::of(&ask.headers)).await,
         Method::PATCH => content_write::change(app, parsed?, ask).await,
         Method::DELETE => content_write::remove(app, parsed?, ask).await,
         _ => Err(Problem::MethodNotAllowed("GET, HEAD, PATCH, DELETE")),
@@ -76,6 +78,7 @@ where
 
 impl List for ContentFilter {
     type Row = ContentSummary;
+    type Page = wire::ContentPage;
 
     const RESOURCE: Resource = Resource::Content;
     const PARAMETERS: &'static str = "user_id, status";
@@ -129,7 +132,12 @@ impl List for ContentFilter {
     }
 }
 
-async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, Problem> {
+async fn detail(
+    app: &Arc<App>,
+    id: Uuid,
+    mut query: Query,
+    media: Media,
+) -> Result<Response, Problem> {
     let fields = FieldSet::parse::<Content>(query.take("fields")?.as_deref())?;
     let with_nfts = match query.take("expand")?.as_deref() {
         None => false,
@@ -138,6 +146,34 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
     };
     query.finish("fields, expand")?;
 
+    let view = view(app, id, with_nfts).await?;
+    let nfts = view.nfts.as_deref();
+    let answer = |shown: &Represented| shown.answer(StatusCode::OK, view.content.is_gated(), media);
+    if fields != FieldSet::ALL || media != Media::Json {
+        let buffers = Some(&app.work.buffers);
+        let shown = Represented::of(buffers, &view.content, nfts, fields, media)?;
+        return Ok(answer(&shown));
+    }
+    let shown = match view.whole.get() {
+        Some(whole) => whole,
+        None => {
+            // In memory of its own: the cache would keep a buffer of the pool for as long.
+            let whole = Represented::of(None, &view.content, nfts, fields, media)?;
+            view.whole.get_or_init(|| whole)
+        }
+    };
+    Ok(reply::kept(answer(shown), &shown.kept))
+}
+
+/// A content from the cache, or through it from where it lies.
+///
+/// # Errors
+/// [`Problem::NotFound`] when there is none.
+pub(super) async fn view(
+    app: &Arc<App>,
+    id: Uuid,
+    with_nfts: bool,
+) -> Result<Arc<ContentView>, Problem> {
     let variant = if with_nfts {
         Variant::WithNfts
     } else {
@@ -148,51 +184,105 @@ async fn detail(app: &Arc<App>, id: Uuid, mut query: Query) -> Result<Response, 
         let app = Arc::clone(app);
         move || {
             let app = Arc::clone(&app);
-            async move {
-                if with_nfts {
-                    let found = app.db.content_with_nfts(id).await?;
-                    Ok(found.map(|(content, nfts)| ContentView {
-                        content,
-                        nfts: Some(nfts),
-                    }))
-                } else {
-                    let found = app.db.content(id).await?;
-                    Ok(found.map(|content| ContentView {
-                        content,
-                        nfts: None,
-                    }))
-                }
-            }
+            async move { load_view(&app, id, with_nfts).await }
         }
     };
     let found = app.contents.get(key, &[Tag::Content(id)], load).await;
-    let view = found
+    found
         .map_err(|error| app.refused(error))?
-        .ok_or(Problem::NotFound)?;
-    let buffers = &app.work.buffers;
-    let nfts = view.nfts.as_deref();
-    represent(buffers, StatusCode::OK, &view.content, nfts, fields)
+        .ok_or(Problem::NotFound)
 }
 
-/// A content as JSON with its tag.
+/// A content out of the database, and out of cold storage where its payload lies there.
+async fn load_view(app: &App, id: Uuid, with_nfts: bool) -> Result<Option<ContentView>, DbError> {
+    loop {
+        let view = if with_nfts {
+            let found = app.db.content_with_nfts(id).await?;
+            found.map(|(content, nfts)| ContentView {
+                content,
+                nfts: Some(nfts),
+                whole: OnceLock::new(),
+            })
+        } else {
+            let found = app.db.content(id).await?;
+            found.map(|content| ContentView {
+                content,
+                nfts: None,
+                whole: OnceLock::new(),
+            })
+        };
+        let Some(mut view) = view else {
+            return Ok(None);
+        };
+        // Not filled: restored between the two looks, so it is hot at the next, and then rests.
+        if view.content.storage == Storage::Hot
+            || app.archive.fill(&app.db, &mut view.content).await?
+        {
+            return Ok(Some(view));
+        }
+    }
+}
+
+/// A content with its tag, as its writer sees it: all of it as JSON.
 pub(super) fn represent(
     buffers: &Buffers,
     status: StatusCode,
     content: &Content,
-    nfts: Option<&[Nft]>,
-    fields: FieldSet,
 ) -> Result<Response, Problem> {
-    let shown = Expanded {
-        content,
-        nfts,
-        fields,
-    };
-    let json = reply::written(buffers, content.heap_bytes() + AROUND, &shown)?;
-    let tag = match nfts {
-        Some(_) => BaseTag::of_body(content.version, fields, &json),
-        None => BaseTag::of_row(content.version, fields),
-    };
-    Ok(reply::tagged(status, json, content.is_gated(), &tag))
+    let media = Media::Json;
+    let shown = Represented::of(Some(buffers), content, None, FieldSet::ALL, media)?;
+    Ok(shown.answer(status, content.is_gated(), media))
+}
+
+/// A content as it is sent.
+#[derive(Debug)]
+pub(super) struct Represented {
+    body: Bytes,
+    tag: BaseTag,
+    kept: Arc<Kept>,
+}
+
+impl Represented {
+    fn of(
+        buffers: Option<&Buffers>,
+        content: &Content,
+        nfts: Option<&[Nft]>,
+        fields: FieldSet,
+        media: Media,
+    ) -> Result<Self, Problem> {
+        let shown = Expanded {
+            content,
+            nfts,
+            fields,
+        };
+        let internal = |error| Problem::Internal(Arc::new(error));
+        let json = match buffers {
+            Some(buffers) => reply::written(buffers, content.heap_bytes() + AROUND, &shown)?,
+            None => serde_json::to_vec(&shown).map_err(internal)?.into(),
+        };
+        let body = media.encode::<wire::Content>(json).map_err(internal)?;
+        let tag = match nfts {
+            Some(_) => BaseTag::of_body(content.version, fields, media, &body),
+            None => BaseTag::of_row(content.version, fields, media, shows_cold(content, fields)),
+        };
+        Ok(Self {
+            body,
+            tag,
+            kept: Arc::default(),
+        })
+    }
+
+    fn answer(&self, status: StatusCode, gated: bool, media: Media) -> Response {
+        reply::tagged(status, media, self.body.clone(), gated, &self.tag)
+    }
+}
+
+/// A strong tag promises equal bytes, and `storage` is the one field that changes without the version.
+fn shows_cold(content: &Content, fields: FieldSet) -> bool {
+    let shown = fields.places(Content::FIELDS);
+    let place = Content::FIELDS.iter().position(|field| *field == "storage");
+    content.storage == Storage::Cold
+        && place.is_some_and(|place| shown.into_iter().any(|at| at == place))
 }
 
 /// Parses an id before anything is looked up.

@@ -7,7 +7,7 @@
 //! invalidation must not leave a stale cache behind.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Buf;
 use futures_util::Stream;
@@ -21,10 +21,9 @@ use super::ask::Ask;
 use super::body;
 use super::content::represent;
 use super::etag::Expected;
-use super::fields::FieldSet;
 use super::input::{ContentInput, Invalid, PatchInput};
 use super::state::App;
-use crate::db::content::Content;
+use crate::db::content::{Content, Storage};
 use crate::db::content_write::{Guarded, Inserted, NewContent};
 use crate::problem::Problem;
 
@@ -42,8 +41,9 @@ where
     let input: ContentInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let row = input.into_row(now_micros()).map_err(refuse)?;
     let content = as_stored(&row)?;
+    let deadline = app.db.write_deadline();
     let buffers = app.work.buffers.clone();
-    let inserted = finish(async move {
+    let inserted = finish(deadline, async move {
         let inserted = app
             .db
             .insert_contents(std::slice::from_ref(&row), None)
@@ -62,7 +62,7 @@ where
             });
         }
     }
-    let mut response = represent(&buffers, StatusCode::CREATED, &content, None, FieldSet::ALL)?;
+    let mut response = represent(&buffers, StatusCode::CREATED, &content)?;
     let location = HeaderValue::try_from(format!("/v1/content/{}", content.id));
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
@@ -81,22 +81,30 @@ where
     let bytes = body::json(&ask.headers, ask.body, BODY_LIMIT).await?;
     let input: PatchInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let patch = input.into_patch().map_err(refuse)?;
+    let deadline = app.db.write_deadline();
     let buffers = app.work.buffers.clone();
-    let changed = finish(async move {
+    let changed = finish(deadline, async move {
         let accepts = |version| expected.accepts(version);
-        let changed = app
+        let mut changed = app
             .db
             .update_content(id, &patch, now_micros(), accepts)
             .await;
+        // Restored, it rests: the archiver cannot take it again in between.
+        if matches!(changed, Ok(Guarded::Cold)) {
+            app.restore(id).await.map_err(|error| app.refused(error))?;
+            changed = app
+                .db
+                .update_content(id, &patch, now_micros(), accepts)
+                .await;
+        }
         settle(&app, id, &changed).await;
         changed.map_err(|error| app.refused(error))
     });
     match changed.await? {
-        Guarded::Done { value, .. } => {
-            represent(&buffers, StatusCode::OK, &value, None, FieldSet::ALL).map(not_stored)
-        }
+        Guarded::Done { value, .. } => represent(&buffers, StatusCode::OK, &value).map(not_stored),
         Guarded::Missing => Err(Problem::NotFound),
         Guarded::Stale => Err(Problem::PreconditionFailed),
+        Guarded::Cold => Err(Problem::Overloaded),
     }
 }
 
@@ -104,7 +112,8 @@ where
 pub(super) async fn remove<S>(app: Arc<App>, id: Uuid, ask: Ask<S>) -> Result<Response, Problem> {
     ask.query.finish("none")?;
     let expected = Expected::of(&ask.headers)?;
-    let removed = finish(async move {
+    let deadline = app.db.write_deadline();
+    let removed = finish(deadline, async move {
         let removed = app
             .db
             .delete_content(id, |version| expected.accepts(version))
@@ -119,14 +128,15 @@ pub(super) async fn remove<S>(app: Arc<App>, id: Uuid, ask: Ask<S>) -> Result<Re
             Ok(response)
         }
         Guarded::Missing => Err(Problem::NotFound),
-        Guarded::Stale => Err(Problem::PreconditionFailed),
+        // A removal asks for no payload.
+        Guarded::Stale | Guarded::Cold => Err(Problem::PreconditionFailed),
     }
 }
 
 /// Invalidates after a write. A failed one counts too: its commit may have succeeded unheard.
 async fn settle<T>(app: &App, id: Uuid, outcome: &Result<Guarded<T>, crate::db::DbError>) {
     match outcome {
-        Ok(Guarded::Missing | Guarded::Stale) => {}
+        Ok(Guarded::Missing | Guarded::Stale | Guarded::Cold) => {}
         Ok(Guarded::Done { user_id, .. }) => {
             let user = Uuid::try_parse(user_id).ok();
             app.contents_changed(&[id], user.as_slice()).await;
@@ -135,13 +145,17 @@ async fn settle<T>(app: &App, id: Uuid, outcome: &Result<Guarded<T>, crate::db::
     }
 }
 
-/// Runs to the end whether or not the client stays.
+/// Runs to the end whether or not the client stays; whoever waits is answered within `deadline`.
 pub(super) async fn finish<T: Send + 'static>(
+    deadline: Duration,
     write: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    match tokio::spawn(streamgate_agent::in_request(write)).await {
-        Ok(outcome) => outcome,
-        Err(panicked) => Err(Problem::Internal(Arc::new(panicked))),
+    let written = tokio::spawn(streamgate_agent::in_request(write));
+    match tokio::time::timeout(deadline, written).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(panicked)) => Err(Problem::Internal(Arc::new(panicked))),
+        // A commit under way may still succeed, so the task goes on, and invalidates at its end.
+        Err(_) => Err(Problem::Overloaded),
     }
 }
 
@@ -188,5 +202,6 @@ fn as_stored(row: &NewContent) -> Result<Content, Problem> {
         metadata,
         created_at: row.created_at,
         updated_at: row.created_at,
+        storage: Storage::Hot,
     })
 }

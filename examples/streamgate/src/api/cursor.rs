@@ -68,10 +68,29 @@ impl Signer {
         bytes.extend(list.filter_hash());
         bytes.extend(position.micros.to_be_bytes());
         bytes.extend(position.id.as_bytes());
+        self.seal(bytes)
+    }
+
+    /// Text of bytes and their signature. The first byte says what they are, so that nothing signed for one
+    /// use passes for another.
+    pub(super) fn seal(&self, mut bytes: Vec<u8>) -> String {
         if let Some(mac) = self.keys.first().and_then(|key| mac(key, &bytes)) {
             bytes.extend(mac.finalize().into_bytes().iter().take(TAG_BYTES));
         }
         URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The bytes of a text that one of the keys has signed.
+    pub(super) fn open(&self, text: &str) -> Option<Vec<u8>> {
+        let mut bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (signed, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_BYTES)?)?;
+        let genuine = self
+            .keys
+            .iter()
+            .any(|key| mac(key, signed).is_some_and(|mac| mac.verify_truncated_left(tag).is_ok()));
+        let signed = signed.len();
+        bytes.truncate(signed);
+        genuine.then_some(bytes)
     }
 
     /// The position in a text that one of the keys has signed for this list.
@@ -83,17 +102,12 @@ impl Signer {
     }
 
     fn position(&self, list: &ListId, text: &str) -> Option<Position> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let (signed, tag) = bytes.split_at_checked(SIGNED_BYTES)?;
-        let genuine = tag.len() == TAG_BYTES
-            && self.keys.iter().any(|key| {
-                mac(key, signed).is_some_and(|mac| mac.verify_truncated_left(tag).is_ok())
-            });
+        let signed = self.open(text)?;
         let rest = signed
             .strip_prefix(&[VERSION])?
             .strip_prefix(&list.filter_hash())?;
         let (micros, id) = rest.split_first_chunk::<8>()?;
-        genuine.then_some(Position {
+        Some(Position {
             micros: i64::from_be_bytes(*micros),
             id: Uuid::from_slice(id).ok()?,
         })

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 use super::fields::FieldSet;
+use super::media::Media;
 use crate::problem::Problem;
 
 /// The tag of a representation without its encoding.
@@ -22,20 +23,40 @@ use crate::problem::Problem;
 pub(super) struct BaseTag(String);
 
 impl BaseTag {
-    /// Of a row in some fields as JSON: the version says it all.
-    pub(super) fn of_row(version: i64, fields: FieldSet) -> Self {
-        Self(format!("{version}-{:x}j", fields.bits()))
+    /// Of a row in some fields and a media type: the version says it all, but for a payload that is shown to be in
+    /// cold storage.
+    pub(super) fn of_row(version: i64, fields: FieldSet, media: Media, shows_cold: bool) -> Self {
+        let cold = if shows_cold { "c" } else { "" };
+        Self(format!(
+            "{version}-{:x}{}{cold}",
+            fields.bits(),
+            media.letter()
+        ))
     }
 
     /// Of a row with others joined to it: these do not move the version, so the body is hashed.
-    pub(super) fn of_body(version: i64, fields: FieldSet, body: &[u8]) -> Self {
+    pub(super) fn of_body(version: i64, fields: FieldSet, media: Media, body: &[u8]) -> Self {
         let digest: [u8; 32] = Sha256::digest(body).into();
         let hash: String = digest
             .iter()
             .take(8)
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        Self(format!("{version}-{:x}j{hash}", fields.bits()))
+        Self(format!(
+            "{version}-{:x}{}{hash}",
+            fields.bits(),
+            media.letter()
+        ))
+    }
+
+    /// Of a segment, which is the same for ever.
+    pub(super) fn of_segment(stream: uuid::Uuid, number: &str) -> Self {
+        Self(format!("{}-{number}", stream.simple()))
+    }
+
+    /// The tag of the representation that is not compressed, as clients see it.
+    pub(super) fn uncompressed(&self) -> String {
+        format!("\"{}-identity\"", self.0)
     }
 }
 

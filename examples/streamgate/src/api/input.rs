@@ -140,12 +140,20 @@ fn check_title(title: &str) -> Result<(), Invalid> {
     if title.trim().is_empty() || title.chars().count() > TITLE_CHARS {
         return Err(invalid("title", "1..=200 characters"));
     }
-    Ok(())
+    check_storable("title", title)
 }
 
 fn check_bytes(field: &'static str, text: &str, limit: usize) -> Result<(), Invalid> {
     if text.len() > limit {
         return Err(invalid(field, &format!("at most {limit} bytes")));
+    }
+    check_storable(field, text)
+}
+
+/// PostgreSQL's text holds every character but one.
+fn check_storable(field: &'static str, text: &str) -> Result<(), Invalid> {
+    if text.contains('\0') {
+        return Err(invalid(field, "without the character U+0000"));
     }
     Ok(())
 }
@@ -209,6 +217,8 @@ mod tests {
         assert!(with("title", &text(200)).is_ok());
         assert_eq!(with("title", &text(201)).unwrap_err().field, "title");
         assert_eq!(with("title", "\" \"").unwrap_err().field, "title");
+        assert_eq!(with("title", r#""a\u0000b""#).unwrap_err().field, "title");
+        assert_eq!(with("body", r#""\u0000""#).unwrap_err().field, "body");
         assert!(with("description", &text(2_048)).is_ok());
         assert_eq!(
             with("description", &text(2_049)).unwrap_err().field,

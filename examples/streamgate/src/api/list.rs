@@ -6,11 +6,14 @@
 use std::sync::Arc;
 
 use http::StatusCode;
+use prost::Message;
+use serde::de::DeserializeOwned;
 use warp::reply::Response;
 
 use super::ask::Query;
 use super::cursor::ListId;
 use super::fields::Selectable;
+use super::media::Media;
 use super::page::PageAsk;
 use super::reply;
 use super::state::{App, PageView};
@@ -21,6 +24,8 @@ use crate::problem::Problem;
 /// The filter of a list.
 pub(super) trait List: Clone + Send + Sync + 'static {
     type Row: Selectable + Send + Sync;
+    /// The page as a protobuf message.
+    type Page: Message + DeserializeOwned;
 
     const RESOURCE: Resource;
     /// The parameters of the filter, for whoever sends another.
@@ -55,9 +60,13 @@ pub(super) trait List: Clone + Send + Sync + 'static {
 }
 
 /// The page of a list that a query asks for.
-pub(super) async fn list<L: List>(app: &Arc<App>, mut query: Query) -> Result<Response, Problem> {
+pub(super) async fn list<L: List>(
+    app: &Arc<App>,
+    mut query: Query,
+    media: Media,
+) -> Result<Response, Problem> {
     let filter = L::take(&mut query)?;
-    let ask = PageAsk::take::<L::Row>(&mut query, filter.id(), &app.signer)?;
+    let ask = PageAsk::take::<L::Row>(&mut query, filter.id(), media, &app.signer)?;
     query.finish(&format!("{}, cursor, limit, fields", L::PARAMETERS))?;
 
     let (key, tag) = (ask.key(L::RESOURCE), filter.tag());
@@ -69,7 +78,12 @@ pub(super) async fn list<L: List>(app: &Arc<App>, mut query: Query) -> Result<Re
                 let rows = filter.rows(&app.db, ask.after, ask.rows_to_read()).await?;
                 let gated = rows.iter().any(L::is_gated);
                 let json = ask.json(&rows, &app.signer, L::position)?;
-                Ok(Some(PageView { json, gated }))
+                let body = media.encode::<L::Page>(json).map_err(DbError::encode)?;
+                Ok(Some(PageView {
+                    body,
+                    gated,
+                    kept: Arc::default(),
+                }))
             }
         }
     };
@@ -77,5 +91,11 @@ pub(super) async fn list<L: List>(app: &Arc<App>, mut query: Query) -> Result<Re
     let page = page
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    Ok(reply::json(StatusCode::OK, page.json.clone(), page.gated))
+    let answer = reply::bytes(
+        StatusCode::OK,
+        media.content_type(),
+        page.body.clone(),
+        page.gated,
+    );
+    Ok(reply::kept(answer, &page.kept))
 }

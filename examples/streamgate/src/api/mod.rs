@@ -18,14 +18,20 @@ pub(crate) mod etag;
 mod fields;
 mod input;
 mod jobs;
+mod kept;
 mod list;
+mod media;
 mod nft;
 mod page;
+mod range;
 mod reply;
 mod rows;
 mod state;
+mod streams;
 mod transactions;
 mod users;
+mod verify;
+mod wire;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -36,6 +42,7 @@ use warp::{Filter, Rejection};
 
 pub use admin::Admin as AdminAccess;
 pub(crate) use admin::routes as admin_routes;
+pub(crate) use kept::{Encoded, Kept};
 pub(crate) use state::App;
 
 use crate::problem::Problem;
@@ -46,6 +53,10 @@ pub(crate) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .or(batch::route(app))
         .unify()
         .or(users::route(app))
+        .unify()
+        .or(verify::route(app))
+        .unify()
+        .or(streams::routes(app))
         .unify()
         .or(nft::route(app))
         .unify()

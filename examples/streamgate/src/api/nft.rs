@@ -7,12 +7,13 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, path};
 
-use super::answer;
 use super::ask::{Ask, Query, ask, with};
 use super::cursor::ListId;
 use super::list::{List, list};
+use super::media::Media;
 use super::page::by_id;
 use super::state::App;
+use super::{answer, wire};
 use crate::cache::{Resource, Tag};
 use crate::db::nft::{Nft, NftFilter};
 use crate::db::{Database, DbError, Position};
@@ -33,11 +34,12 @@ async fn nfts<S>(app: Arc<App>, ask: Ask<S>) -> Result<Response, Problem> {
     if ask.method != Method::GET {
         return Err(Problem::MethodNotAllowed("GET, HEAD"));
     }
-    list::<NftFilter>(&app, ask.query).await
+    list::<NftFilter>(&app, ask.query, Media::of(&ask.headers)).await
 }
 
 impl List for NftFilter {
     type Row = Nft;
+    type Page = wire::NftPage;
 
     const RESOURCE: Resource = Resource::Nft;
     const PARAMETERS: &'static str = "owner, contract, token_id";
@@ -83,8 +85,13 @@ fn filter(query: &mut Query) -> Result<NftFilter, Problem> {
             ));
         }
     };
-    if value.is_empty() || value.len() > LONGEST_VALUE || !value.is_ascii() {
-        return Err(Problem::parameter(name, "1..=128 ASCII characters", &value));
+    let printable = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if value.is_empty() || value.len() > LONGEST_VALUE || !printable {
+        return Err(Problem::parameter(
+            name,
+            "1..=128 printable ASCII characters",
+            &value,
+        ));
     }
     // Addresses are hexadecimal: a checksum in their capitals is for the eye.
     let value = if value.starts_with("0x") {

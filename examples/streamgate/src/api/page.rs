@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::ask::Query;
 use super::cursor::{ListId, Signer};
 use super::fields::{FieldSet, Selectable, Selected};
+use super::media::Media;
 use crate::cache::{CacheKey, Resource};
 use crate::db::{DbError, Position};
 use crate::problem::Problem;
@@ -27,6 +28,7 @@ pub(super) struct PageAsk {
     pub(super) after: Position,
     pub(super) limit: u32,
     pub(super) fields: FieldSet,
+    pub(super) media: Media,
 }
 
 #[derive(Serialize)]
@@ -42,6 +44,7 @@ impl PageAsk {
     pub(super) fn take<T: Selectable>(
         query: &mut Query,
         list: ListId,
+        media: Media,
         signer: &Signer,
     ) -> Result<Self, Problem> {
         let limit = limit(query.take("limit")?.as_deref())?;
@@ -55,6 +58,7 @@ impl PageAsk {
             after,
             limit,
             fields,
+            media,
         })
     }
 
@@ -63,11 +67,12 @@ impl PageAsk {
         self.limit + 1
     }
 
-    /// The key under which the page is cached: everything that shapes its JSON.
+    /// The key under which the page is cached: everything that shapes its bytes.
     pub(super) fn key(&self, resource: Resource) -> CacheKey {
         let mut digest = Sha256::new();
         // The only part of variable length is last, so that no two requests share a text.
         digest.update(self.limit.to_be_bytes());
+        digest.update([u8::from(self.media == Media::Protobuf)]);
         digest.update(self.fields.bits().to_be_bytes());
         digest.update(self.after.micros.to_be_bytes());
         digest.update(self.after.id.as_bytes());
@@ -151,11 +156,17 @@ mod tests {
             after: Position::START,
             limit: 20,
             fields: FieldSet::ALL,
+            media: Media::Json,
         };
         let key = ask.key(Resource::Content);
         let others = [
             PageAsk {
                 list: ListId("b".to_owned()),
+                ..ask.clone()
+            }
+            .key(Resource::Content),
+            PageAsk {
+                media: Media::Protobuf,
                 ..ask.clone()
             }
             .key(Resource::Content),

@@ -9,6 +9,8 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::etag::BaseTag;
+use super::kept::Kept;
+use super::media::Media;
 use crate::problem::Problem;
 use crate::work::buffers::Buffers;
 
@@ -37,21 +39,38 @@ pub(super) fn written(
 
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, body: Bytes, gated: bool) -> Response {
+    bytes(status, "application/json", body, gated)
+}
+
+/// An answer of a media type.
+pub(super) fn bytes(status: StatusCode, media: &'static str, body: Bytes, gated: bool) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
     let caching = if gated { GATED } else { PUBLIC };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
     response
 }
 
-/// A JSON answer with the tag of its representation, before its encoding is known.
-pub(super) fn tagged(status: StatusCode, body: Bytes, gated: bool, tag: &BaseTag) -> Response {
-    let mut response = json(status, body, gated);
+/// An answer with the tag of its representation, before its encoding is known.
+pub(super) fn tagged(
+    status: StatusCode,
+    media: Media,
+    body: Bytes,
+    gated: bool,
+    tag: &BaseTag,
+) -> Response {
+    let mut response = bytes(status, media.content_type(), body, gated);
     if let Ok(tag) = HeaderValue::try_from(tag.to_string()) {
         response.headers_mut().insert(ETAG, tag);
     }
+    response
+}
+
+/// The same answer, whose encodings are kept here.
+pub(super) fn kept(mut response: Response, kept: &Arc<Kept>) -> Response {
+    response.extensions_mut().insert(Arc::clone(kept));
     response
 }

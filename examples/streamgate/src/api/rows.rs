@@ -21,6 +21,7 @@ selectable!(Content {
     metadata,
     created_at,
     updated_at,
+    storage,
 });
 
 // Without the body: a page of a hundred would carry up to 6 MiB.

@@ -1,29 +1,37 @@
 //! What handlers share: the database, the caches, the cursor keys.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason};
 use uuid::Uuid;
 
 use super::admin::Admin;
+use super::content::Represented;
 use super::cursor::Signer;
 use super::jobs::Jobs;
-use crate::cache::{CacheKey, Cached, Epochs, L1, Resource, Tag, Variant};
-use crate::db::Database;
+use super::kept::Kept;
+use crate::archive::Archive;
+use crate::cache::{CacheKey, Cached, Epochs, L1, Resource, Tag, Variant, budget};
 use crate::db::content::Content;
 use crate::db::nft::Nft;
 use crate::db::users::User;
+use crate::db::{Database, DbError};
+use crate::gate::GateChecker;
+use crate::gate::mock::MockChain;
 use crate::observe::Observe;
 use crate::problem::Problem;
+use crate::settings::Settings;
 use crate::work::Work;
 
 /// Shared by all requests.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) observe: Observe,
-    pub(crate) db: Database,
+    pub(crate) db: Arc<Database>,
+    pub(super) gate: Box<dyn GateChecker>,
+    pub(crate) archive: Archive,
     pub(super) contents: Arc<L1<ContentView>>,
     pub(super) pages: Arc<L1<PageView>>,
     pub(super) users: Arc<L1<User>>,
@@ -41,14 +49,17 @@ pub(super) struct ContentView {
     pub(super) content: Content,
     /// `None` where the key asks for the row alone.
     pub(super) nfts: Option<Vec<Nft>>,
+    /// All fields as JSON, made when the first client asks for them.
+    pub(super) whole: OnceLock<Represented>,
 }
 
-/// A page as the cache keeps it: the finished JSON.
+/// A page as the cache keeps it: as it is sent.
 #[derive(Debug)]
 pub(super) struct PageView {
-    pub(super) json: Bytes,
+    pub(super) body: Bytes,
     /// One gated row makes the page gated.
     pub(super) gated: bool,
+    pub(super) kept: Arc<Kept>,
 }
 
 impl App {
@@ -57,11 +68,13 @@ impl App {
     pub(crate) fn new(
         observe: Observe,
         db: Database,
-        cache_bytes: u64,
-        cursor_keys: &[[u8; 32]],
-        admin: Admin,
+        archive: Archive,
         work: Work,
+        admin: Admin,
+        settings: &Settings,
     ) -> Result<Self, streamgate_agent::Error> {
+        let db = Arc::new(db);
+        let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
         let epochs = Arc::new(Epochs::default());
         // Details are asked for most and live longest; users are few and small.
         let share = |percent: u64| cache_bytes / 100 * percent;
@@ -77,14 +90,16 @@ impl App {
             contents,
             pages,
             users,
-            signer: Signer::new(cursor_keys),
+            signer: Signer::new(&settings.cursor_keys),
             keys_in_use: KeysInUse::default(),
             admin,
             work,
             jobs: Jobs::default(),
             epochs,
             observe,
+            gate: Box::new(MockChain::new(Arc::clone(&db), settings.chain)),
             db,
+            archive,
         })
     }
 
@@ -118,6 +133,23 @@ impl App {
             .invalidated(InvalidationKind::Dependency, shared.saturating_add(2));
     }
 
+    /// Voids cached rows whose payload has moved: nothing but its place has changed.
+    pub(crate) async fn payloads_moved(&self, contents: &[Uuid]) {
+        for id in contents {
+            self.epochs.bump(Tag::Content(*id));
+        }
+        self.observe
+            .content_cache
+            .invalidated(InvalidationKind::Event, count(contents.len()));
+    }
+
+    /// Puts the payload of an archived content back into its row; `false` when it is not archived.
+    pub(crate) async fn restore(&self, id: Uuid) -> Result<bool, DbError> {
+        let restored = self.archive.restore(&self.db, &id.to_string()).await?;
+        self.payloads_moved(&[id]).await;
+        Ok(restored)
+    }
+
     /// Counts a refusal that comes from a full pool.
     pub(super) fn refused(&self, problem: impl Into<Problem>) -> Problem {
         let problem = problem.into();
@@ -135,7 +167,9 @@ fn count(n: usize) -> u64 {
 impl Cached for ContentView {
     fn bytes(&self) -> usize {
         let nfts = self.nfts.as_deref().unwrap_or_default();
-        size_of::<Self>() + self.content.heap_bytes() + nfts.iter().map(Nft::bytes).sum::<usize>()
+        let rows = self.content.heap_bytes() + nfts.iter().map(Nft::bytes).sum::<usize>();
+        // The JSON of a row is about as long as the row.
+        size_of::<Self>() + 2 * rows + Kept::weight(rows)
     }
 
     fn class(&self) -> CacheClass {
@@ -145,7 +179,7 @@ impl Cached for ContentView {
 
 impl Cached for PageView {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.json.len()
+        size_of::<Self>() + self.body.len() + Kept::weight(self.body.len())
     }
 
     fn class(&self) -> CacheClass {

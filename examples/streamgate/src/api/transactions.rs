@@ -8,13 +8,14 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, path};
 
-use super::answer;
 use super::ask::{Ask, Query, ask, with};
 use super::content::uuid;
 use super::cursor::ListId;
 use super::input::one_of;
 use super::list::{List, list};
+use super::media::Media;
 use super::state::App;
+use super::{answer, wire};
 use crate::cache::{Resource, Tag};
 use crate::db::transactions::{Transaction, TransactionFilter};
 use crate::db::{Database, DbError, Position};
@@ -35,11 +36,12 @@ async fn transactions<S>(app: Arc<App>, ask: Ask<S>) -> Result<Response, Problem
     if ask.method != Method::GET {
         return Err(Problem::MethodNotAllowed("GET, HEAD"));
     }
-    list::<TransactionFilter>(&app, ask.query).await
+    list::<TransactionFilter>(&app, ask.query, Media::of(&ask.headers)).await
 }
 
 impl List for TransactionFilter {
     type Row = Transaction;
+    type Page = wire::TransactionPage;
 
     const RESOURCE: Resource = Resource::Transaction;
     const PARAMETERS: &'static str = "user_id, status, from, to";

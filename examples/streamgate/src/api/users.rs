@@ -10,8 +10,9 @@ use warp::{Filter, path};
 use super::ask::{Ask, ask, with};
 use super::content::uuid;
 use super::fields::{FieldSet, Selected};
+use super::media::Media;
 use super::state::App;
-use super::{answer, reply};
+use super::{answer, reply, wire};
 use crate::cache::{CacheKey, Resource, Tag, Variant};
 use crate::db::users::User;
 use crate::problem::Problem;
@@ -49,6 +50,14 @@ async fn user<S>(id: &str, app: Arc<App>, mut ask: Ask<S>) -> Result<Response, P
         row: &*user,
         fields,
     };
+    let media = Media::of(&ask.headers);
     let json = reply::written(&app.work.buffers, user.bytes() * 2, &shown)?;
-    Ok(reply::json(StatusCode::OK, json, false))
+    let body = media.encode::<wire::User>(json);
+    let body = body.map_err(|error| Problem::Internal(Arc::new(error)))?;
+    Ok(reply::bytes(
+        StatusCode::OK,
+        media.content_type(),
+        body,
+        false,
+    ))
 }

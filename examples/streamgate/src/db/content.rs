@@ -1,10 +1,11 @@
 //! Reads contents: one by id, with its NFTs in one join, and pages.
 
+use serde::Serialize;
 use serde_json::value::RawValue;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row as _};
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 use uuid::Uuid;
 
+use super::lease::run;
 use super::nft::Nft;
 use super::{Database, DbError, Position};
 use crate::faults::Fault;
@@ -25,6 +26,17 @@ pub(crate) struct Content {
     pub(crate) metadata: Box<RawValue>,
     pub(crate) created_at: i64,
     pub(crate) updated_at: i64,
+    pub(crate) storage: Storage,
+}
+
+/// Where the payload of a content lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Storage {
+    /// In the row.
+    Hot,
+    /// In an object; body and metadata of the row are empty.
+    Cold,
 }
 
 /// One content as lists show it.
@@ -43,6 +55,31 @@ pub(crate) struct ContentSummary {
     pub(crate) updated_at: i64,
 }
 
+/// A content joined with one of its NFTs, if it has any.
+#[derive(FromRow)]
+struct WithNft {
+    #[sqlx(flatten)]
+    content: Content,
+    nft_id: Option<String>,
+    contract_address: Option<String>,
+    token_id: Option<String>,
+    owner_address: Option<String>,
+    chain_id: Option<i64>,
+}
+
+impl WithNft {
+    fn nft(&self) -> Option<Nft> {
+        Some(Nft {
+            id: self.nft_id.clone()?,
+            contract_address: self.contract_address.clone()?,
+            token_id: self.token_id.clone()?,
+            owner_address: self.owner_address.clone()?,
+            chain_id: self.chain_id?,
+            content_id: Some(self.content.id.clone()),
+        })
+    }
+}
+
 /// Which contents a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ContentFilter {
@@ -50,8 +87,14 @@ pub(crate) struct ContentFilter {
     pub(crate) status: Option<&'static str>,
 }
 
-impl FromRow<'_, SqliteRow> for Content {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+/// By hand, because text has to become raw JSON on the way.
+impl<'r, R: Row> FromRow<'r, R> for Content
+where
+    &'static str: ColumnIndex<R>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<Self> {
         let metadata = RawValue::from_string(row.try_get("metadata")?)
             .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
         Ok(Self {
@@ -68,6 +111,10 @@ impl FromRow<'_, SqliteRow> for Content {
             metadata,
             created_at: row.try_get("created_at")?,
             updated_at: row.try_get("updated_at")?,
+            storage: match row.try_get::<String, _>("archive_state")?.as_str() {
+                "archived" => Storage::Cold,
+                _ => Storage::Hot,
+            },
         })
     }
 }
@@ -76,12 +123,12 @@ impl Database {
     /// The content with this id.
     pub(crate) async fn content(&self, id: Uuid) -> Result<Option<Content>, DbError> {
         let mut lease = self.reader().await?;
+        let id = id.to_string();
         let statement = &self.statements.content_by_id;
-        let run = sqlx::query_as(statement.sql)
-            .bind(id.to_string())
-            .fetch_optional(lease.conn());
-        self.timed(statement, |row: &Option<_>| usize::from(row.is_some()), run)
-            .await
+        let rows = |row: &Option<_>| usize::from(row.is_some());
+        run!(self, lease.conn(), statement, rows, |sql, on| {
+            sqlx::query_as(sql).bind(&id).fetch_optional(on)
+        })
     }
 
     /// The content with this id and the NFTs that point at it, by one statement.
@@ -90,23 +137,18 @@ impl Database {
         id: Uuid,
     ) -> Result<Option<(Content, Vec<Nft>)>, DbError> {
         let mut lease = self.reader().await?;
+        let id = id.to_string();
         let statement = &self.statements.content_with_nfts;
-        let run = sqlx::query(statement.sql)
-            .bind(id.to_string())
-            .fetch_all(lease.conn());
-        let rows = self.timed(statement, Vec::len, run).await?;
-        let decoded = || -> sqlx::Result<Option<(Content, Vec<Nft>)>> {
-            let Some(first) = rows.first() else {
-                return Ok(None);
-            };
-            let content = Content::from_row(first)?;
-            let nfts = rows
-                .iter()
-                .filter_map(|row| joined_nft(row, &content.id).transpose());
-            let nfts = nfts.collect::<sqlx::Result<_>>()?;
-            Ok(Some((content, nfts)))
-        };
-        decoded().map_err(|error| DbError::of(statement.summary, error))
+        let rows: Vec<WithNft> = run!(self, lease.conn(), statement, Vec::len, |sql, on| {
+            sqlx::query_as(sql).bind(&id).fetch_all(on)
+        })?;
+        let mut content = None;
+        let mut nfts = Vec::new();
+        for row in rows {
+            nfts.extend(row.nft());
+            content.get_or_insert(row.content);
+        }
+        Ok(content.map(|content| (content, nfts)))
     }
 
     /// Up to `limit` contents after a position, newest first.
@@ -123,18 +165,19 @@ impl Database {
             (Some(_), None) => &all.content_page_by_user,
             (Some(_), Some(_)) => &all.content_page_by_user_and_status,
         };
-        let mut query = sqlx::query_as(statement.sql)
-            .bind(after.id.to_string())
-            .bind(limit);
-        if let Some(user) = filter.user_id {
-            query = query.bind(user.to_string());
-        }
-        if let Some(status) = filter.status {
-            query = query.bind(status);
-        }
         let mut lease = self.reader().await?;
-        self.timed(statement, Vec::len, query.fetch_all(lease.conn()))
-            .await
+        run!(self, lease.conn(), statement, Vec::len, |sql, on| {
+            let mut query = sqlx::query_as(sql)
+                .bind(after.id.to_string())
+                .bind(i64::from(limit));
+            if let Some(user) = filter.user_id {
+                query = query.bind(user.to_string());
+            }
+            if let Some(status) = filter.status {
+                query = query.bind(status);
+            }
+            query.fetch_all(on)
+        })
     }
 
     /// What the fault `nplus1` adds to a page: a statement for each of its rows.
@@ -149,21 +192,6 @@ impl Database {
         }
         Ok(())
     }
-}
-
-/// The NFT half of a joined row; `None` when the content has none.
-fn joined_nft(row: &SqliteRow, content_id: &str) -> sqlx::Result<Option<Nft>> {
-    let Some(id) = row.try_get::<Option<String>, _>("nft_id")? else {
-        return Ok(None);
-    };
-    Ok(Some(Nft {
-        id,
-        contract_address: row.try_get("contract_address")?,
-        token_id: row.try_get("token_id")?,
-        owner_address: row.try_get("owner_address")?,
-        chain_id: row.try_get("chain_id")?,
-        content_id: Some(content_id.to_owned()),
-    }))
 }
 
 impl Content {

@@ -3,8 +3,9 @@
 //! A key lives 24 hours. It is looked up and kept in the transaction of the batch itself: a crash
 //! keeps both or neither.
 
-use sqlx::SqliteConnection;
+use futures_util::TryFutureExt as _;
 
+use super::lease::{Conn, run};
 use super::{Database, DbError};
 
 /// How long an answer is replayed.
@@ -32,19 +33,20 @@ pub(crate) enum KeyState {
 impl Database {
     pub(super) async fn key_state(
         &self,
-        conn: &mut SqliteConnection,
+        conn: Conn<'_>,
         keep: &Keep,
     ) -> Result<Option<KeyState>, DbError> {
         let statement = &self.statements.idempotency_find;
-        let run = sqlx::query_as::<_, (String, u16, String)>(statement.sql)
-            .bind(&keep.key)
-            .bind(keep.now_micros)
-            .fetch_optional(conn);
-        let row = self
-            .timed(statement, |row| usize::from(row.is_some()), run)
-            .await?;
+        let rows = |row: &Option<_>| usize::from(row.is_some());
+        let row: Option<(String, i64, String)> = run!(self, conn, statement, rows, |sql, on| {
+            sqlx::query_as(sql)
+                .bind(&keep.key)
+                .bind(keep.now_micros)
+                .fetch_optional(on)
+        })?;
         Ok(row.map(|(request_hash, status, body)| {
             if request_hash == keep.request_hash {
+                let status = u16::try_from(status).unwrap_or(0);
                 KeyState::Answered { status, body }
             } else {
                 KeyState::OtherRequest
@@ -52,26 +54,31 @@ impl Database {
         }))
     }
 
-    /// Keeps the answer and drops expired ones, so that the table holds one day.
-    pub(super) async fn keep_answer(
-        &self,
-        conn: &mut SqliteConnection,
-        keep: &Keep,
-    ) -> Result<(), DbError> {
+    /// Drops expired answers, so that the table holds one day.
+    pub(super) async fn expire_answers(&self, conn: Conn<'_>, keep: &Keep) -> Result<(), DbError> {
         let statement = &self.statements.idempotency_expire;
-        let run = sqlx::query(statement.sql)
-            .bind(keep.now_micros)
-            .execute(&mut *conn);
-        self.timed(statement, |_| 0, run).await?;
+        run!(self, conn, statement, |_| 0, |sql, on| {
+            sqlx::query(sql)
+                .bind(keep.now_micros)
+                .execute(on)
+                .map_ok(drop)
+        })
+    }
 
+    /// Keeps the answer; false if another transaction has kept one meanwhile, as only PostgreSQL lets it.
+    pub(super) async fn keep_answer(&self, conn: Conn<'_>, keep: &Keep) -> Result<bool, DbError> {
         let statement = &self.statements.idempotency_keep;
-        let run = sqlx::query(statement.sql)
-            .bind(&keep.key)
-            .bind(&keep.request_hash)
-            .bind(keep.status)
-            .bind(&keep.body)
-            .bind(keep.now_micros.saturating_add(LIFE_MICROS))
-            .execute(conn);
-        self.timed(statement, |_| 1, run).await.map(|_| ())
+        let written = run!(self, conn, statement, |_| 1, |sql, on| {
+            sqlx::query(sql)
+                .bind(&keep.key)
+                .bind(&keep.request_hash)
+                .bind(i64::from(keep.status))
+                .bind(&keep.body)
+                .bind(keep.now_micros.saturating_add(LIFE_MICROS))
+                .bind(keep.now_micros)
+                .execute(on)
+                .map_ok(|done| done.rows_affected())
+        })?;
+        Ok(written > 0)
     }
 }

@@ -1,7 +1,9 @@
 //! Reads pages of NFTs by owner, contract or token.
 
 use sqlx::FromRow;
+use uuid::Uuid;
 
+use super::lease::run;
 use super::{Database, DbError, Position};
 
 /// One NFT.
@@ -37,12 +39,27 @@ impl Database {
             NftFilter::Token(value) => (&self.statements.nft_page_by_token, value),
         };
         let mut lease = self.reader().await?;
-        let run = sqlx::query_as(statement.sql)
-            .bind(after.id.to_string())
-            .bind(limit)
-            .bind(value)
-            .fetch_all(lease.conn());
-        self.timed(statement, Vec::len, run).await
+        run!(self, lease.conn(), statement, Vec::len, |sql, on| {
+            sqlx::query_as(sql)
+                .bind(after.id.to_string())
+                .bind(i64::from(limit))
+                .bind(value)
+                .fetch_all(on)
+        })
+    }
+}
+
+impl Database {
+    /// Whether a wallet owns an NFT that points at a content.
+    pub(crate) async fn nft_is_owned(&self, wallet: &str, content: Uuid) -> Result<bool, DbError> {
+        let mut lease = self.reader().await?;
+        let statement = &self.statements.nft_is_owned;
+        run!(self, lease.conn(), statement, |_| 1, |sql, on| {
+            sqlx::query_scalar(sql)
+                .bind(content.to_string())
+                .bind(wallet)
+                .fetch_one(on)
+        })
     }
 }
 

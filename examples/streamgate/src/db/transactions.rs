@@ -3,6 +3,7 @@
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::lease::run;
 use super::{Database, DbError, Position};
 
 /// One transaction.
@@ -42,16 +43,19 @@ impl Database {
             TransactionFilter::Status(_) => &all.transaction_page_by_status,
             TransactionFilter::Time { .. } => &all.transaction_page_by_time,
         };
-        let query = sqlx::query_as(statement.sql)
-            .bind(after.id.to_string())
-            .bind(limit);
-        let query = match filter {
-            TransactionFilter::User(user) => query.bind(user.to_string()),
-            TransactionFilter::Status(status) => query.bind(*status),
-            TransactionFilter::Time { from, to } => query.bind(from).bind(to).bind(after.micros),
-        };
         let mut lease = self.reader().await?;
-        self.timed(statement, Vec::len, query.fetch_all(lease.conn()))
-            .await
+        run!(self, lease.conn(), statement, Vec::len, |sql, on| {
+            let query = sqlx::query_as(sql)
+                .bind(after.id.to_string())
+                .bind(i64::from(limit));
+            let query = match filter {
+                TransactionFilter::User(user) => query.bind(user.to_string()),
+                TransactionFilter::Status(status) => query.bind(*status),
+                TransactionFilter::Time { from, to } => {
+                    query.bind(*from).bind(*to).bind(after.micros)
+                }
+            };
+            query.fetch_all(on)
+        })
     }
 }

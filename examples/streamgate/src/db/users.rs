@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use super::lease::run;
 use super::{Database, DbError};
 
 /// One user and the sums over his contents.
@@ -25,27 +26,25 @@ impl Database {
         let mut lease = self.reader().await?;
 
         let statement = &self.statements.user_by_id;
-        let run = sqlx::query_as::<_, (String, String, String, i64)>(statement.sql)
-            .bind(&id)
-            .fetch_optional(lease.conn());
-        let row = self
-            .timed(statement, |row| usize::from(row.is_some()), run)
-            .await?;
+        let rows = |row: &Option<_>| usize::from(row.is_some());
+        let row: Option<(String, String, String, i64)> =
+            run!(self, lease.conn(), statement, rows, |sql, on| {
+                sqlx::query_as(sql).bind(&id).fetch_optional(on)
+            })?;
         let Some((id, wallet_address, display_name, created_at)) = row else {
             return Ok(None);
         };
 
         let statement = &self.statements.content_bytes_of_user;
-        let run = sqlx::query_scalar(statement.sql)
-            .bind(&id)
-            .fetch_one(lease.conn());
-        let content_bytes = self.timed(statement, |_| 1, run).await?;
+        let content_bytes = run!(self, lease.conn(), statement, |_| 1, |sql, on| {
+            sqlx::query_scalar(sql).bind(&id).fetch_one(on)
+        })?;
 
         let statement = &self.statements.content_counts_of_user;
-        let run = sqlx::query_as(statement.sql)
-            .bind(&id)
-            .fetch_all(lease.conn());
-        let counts: Vec<(String, i64)> = self.timed(statement, Vec::len, run).await?;
+        let counts: Vec<(String, i64)> =
+            run!(self, lease.conn(), statement, Vec::len, |sql, on| {
+                sqlx::query_as(sql).bind(&id).fetch_all(on)
+            })?;
         let content_by_status = counts.into_iter().collect();
 
         Ok(Some(User {

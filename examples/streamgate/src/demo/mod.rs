@@ -27,6 +27,7 @@ use crate::bench::duration;
 use crate::bench::report::Report;
 use crate::error::Fatal;
 use crate::serve::{self, Running};
+use crate::servers::postgres::{CONNECTIONS, Installation, Postgres};
 use crate::settings::{Settings, loopback};
 
 /// Shortest load: the profile takes its middle, in whole seconds.
@@ -58,6 +59,9 @@ pub struct Args {
     /// Address of the agent's endpoints on this machine; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:6060", value_parser = loopback)]
     agent: SocketAddr,
+    /// Real servers to start beside the service, with throw-away data.
+    #[arg(long, value_delimiter = ',', value_name = "SERVER")]
+    with: Vec<With>,
     /// Directory for the flame graph and the profile.
     #[arg(long, default_value = "streamgate-demo")]
     out: PathBuf,
@@ -70,6 +74,13 @@ pub struct Args {
     /// Seed of the data and of the load; the same seed gives the same.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// A server that the demo can start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum With {
+    /// Instead of SQLite.
+    Postgres,
 }
 
 fn load_duration(text: &str) -> Result<Duration, String> {
@@ -87,8 +98,14 @@ fn load_duration(text: &str) -> Result<Duration, String> {
 pub async fn run(args: Args) -> Result<(), Fatal> {
     let mut screen = Screen::new();
     prepare(&args.out)?;
+    // Dropped last, so that the service says goodbye to its database.
+    let kept;
     let running = tokio::select! {
-        running = start(&args, &mut screen) => running?,
+        started = start(&args, &mut screen) => {
+            let (running, started_too) = started?;
+            kept = started_too;
+            running
+        }
         stop = interrupted() => return Err(stop),
     };
     let leaking = args
@@ -107,6 +124,7 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         leaking.abort();
     }
     running.stop(STOP).await;
+    drop(kept);
     match outcome?.complaint() {
         Some(complaint) => Err(Fatal::Failed(complaint)),
         None => Ok(()),
@@ -139,7 +157,22 @@ fn prepare(out: &Path) -> Result<(), Fatal> {
     })
 }
 
-async fn start(args: &Args, screen: &mut Screen) -> Result<Running, Fatal> {
+/// What the service keeps its data in, beside what it makes itself.
+type Kept = (Postgres, tempfile::TempDir);
+
+async fn start(args: &Args, screen: &mut Screen) -> Result<(Running, Option<Kept>), Fatal> {
+    let kept = if args.with.contains(&With::Postgres) {
+        let archive = tempfile::tempdir().map_err(|source| Fatal::File {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        Some((start_postgres(screen).await?, archive))
+    } else {
+        None
+    };
+    let database = kept
+        .as_ref()
+        .map(|(server, _)| server.url().parse().map_err(Fatal::Failed));
     screen.line(&format!(
         "Seeding {} users, {} contents, NFTs and transactions ...",
         args.users, args.contents
@@ -151,13 +184,33 @@ async fn start(args: &Args, screen: &mut Screen) -> Result<Running, Fatal> {
         users: args.users,
         contents: args.contents,
         seed: args.seed,
+        database: database.transpose()?,
+        archive_dir: kept.as_ref().map(|(_, dir)| dir.path().to_owned()),
+        archive_every: Some(Duration::from_secs(3_600)),
         ..Settings::default()
     };
     let running = serve::start(settings)
         .await
         .map_err(|fatal| name_the_option(fatal, args))?;
     screen.line(&format!("Ready in {:.1} s.", begin.elapsed().as_secs_f64()));
-    Ok(running)
+    Ok((running, kept))
+}
+
+async fn start_postgres(screen: &mut Screen) -> Result<Postgres, Fatal> {
+    let installation = Installation::find().ok_or_else(|| {
+        Fatal::Failed("--with postgres needs PostgreSQL: apt-get install postgresql".to_owned())
+    })?;
+    screen.line("Starting PostgreSQL ...");
+    let server = Postgres::start(&installation, CONNECTIONS).await?;
+    let slow_log = match server.slow_log_denied() {
+        None => "it logs slow statements itself".to_owned(),
+        Some(why) => format!("its own log of slow statements is not ours to set: {why}"),
+    };
+    screen.line(&format!(
+        "PostgreSQL listens on port {}; {slow_log}.",
+        server.port()
+    ));
+    Ok(server)
 }
 
 /// Says which option moves an address that somebody else has.

@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::{Fault, Faults, leak};
 use crate::api::App;
@@ -15,6 +16,10 @@ const BETWEEN_BLOCKS: Duration = Duration::from_millis(100);
 
 /// Time that is burnt before the switch is looked at again.
 const BURN: Duration = Duration::from_millis(5);
+
+/// Longest time for taking an index away or giving one back, and the pause until it is tried again.
+const SWAP: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What runs, and with which value; it ends when this is dropped.
 #[derive(Debug)]
@@ -32,7 +37,7 @@ pub(crate) async fn drive(app: Arc<App>) {
     let mut burn: Option<Effect> = None;
     let mut dropped = 0;
     loop {
-        let next = faults.expire();
+        let mut next = faults.expire();
         follow(&faults, Fault::Leak, &mut leak, |rate, end| {
             tokio::spawn(until(end, leak::leak(rate)));
         });
@@ -48,10 +53,15 @@ pub(crate) async fn drive(app: Arc<App>) {
         let wanted = faults.value(Fault::DropIndex);
         if wanted != dropped {
             // All are made again first, so that another name does not leave two away.
-            match app.db.swap_index(wanted).await {
-                Ok(()) => dropped = wanted,
-                Err(error) => tracing::warn!(%error, "the fault drop_index is not as it should be"),
+            match tokio::time::timeout(SWAP, app.db.swap_index(wanted)).await {
+                Ok(Ok(())) => dropped = wanted,
+                Ok(Err(error)) => tracing::warn!(%error, "drop_index is not as it should be"),
+                Err(_) => tracing::warn!("the database has not swapped an index in {SWAP:?}"),
             }
+        }
+        if wanted != dropped {
+            let again = Instant::now() + AGAIN;
+            next = Some(next.map_or(again, |next| next.min(again)));
         }
         let over = async {
             match next {

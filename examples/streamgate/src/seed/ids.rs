@@ -17,12 +17,18 @@ pub const USER_EPOCH_MILLIS: u64 = 1_759_276_800_000;
 /// Time between two users: a million of them still sign up before the first content.
 pub const USER_STEP_MILLIS: u64 = 1_000;
 
+/// One in so many contents is older than a year, so that the archiver has work.
+const IMPORTED_EVERY: u64 = 64;
+
+/// How much older than its id an imported content is.
+const IMPORTED_AGE_MILLIS: u64 = 2 * 365 * 24 * 3_600_000;
+
 /// NFT contracts in the demo data; rows per contract = contents / this.
 pub const CONTRACTS: u64 = 200;
 
 /// What a number is drawn for, so that equal indexes of different kinds share no bits.
 #[derive(Clone, Copy)]
-pub(super) enum Draw {
+pub(crate) enum Draw {
     UserId = 1,
     ContentId,
     NftId,
@@ -35,10 +41,11 @@ pub(super) enum Draw {
     TransactionHash,
     Text,
     Trait,
+    Segment,
 }
 
 /// 64 bits that depend on every bit of the arguments: SplitMix64's finaliser over a running sum.
-pub(super) fn mix(seed: u64, draw: Draw, index: u64, lane: u64) -> u64 {
+pub(crate) fn mix(seed: u64, draw: Draw, index: u64, lane: u64) -> u64 {
     let mut z = seed
         .wrapping_add((draw as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
         .wrapping_add(lane.wrapping_mul(0xd1b5_4a32_d192_ed03));
@@ -124,6 +131,14 @@ pub fn token_id(index: u64) -> String {
 #[must_use]
 pub fn content_millis(index: u64) -> u64 {
     CONTENT_EPOCH_MILLIS.saturating_add(index.saturating_mul(CONTENT_STEP_MILLIS))
+}
+
+/// Milliseconds since 1970 that a content says it was made at: one in 64 came from an older service and is
+/// two years older than its id.
+#[must_use]
+pub fn content_created_millis(index: u64) -> u64 {
+    let imported = index % IMPORTED_EVERY == IMPORTED_EVERY - 1;
+    content_millis(index).saturating_sub(if imported { IMPORTED_AGE_MILLIS } else { 0 })
 }
 
 /// Milliseconds since 1970 at which a user signed up.

@@ -1,7 +1,7 @@
 //! The rows of the demo data, as pure functions of (seed, index).
 
 use super::ids::{self, Draw, mix};
-use super::insert::{Insert, Statement};
+use super::insert::{Insert, Value};
 
 /// Words of the texts: short and common, so that bodies compress about as well as prose.
 const WORDS: [&str; 32] = [
@@ -64,7 +64,7 @@ pub(super) struct NftRow {
     contract_address: String,
     token_id: String,
     owner_address: String,
-    chain_id: u32,
+    chain_id: i64,
     content_id: String,
 }
 
@@ -79,68 +79,68 @@ pub(super) struct TransactionRow {
 
 impl Insert for UserRow {
     const INTO: &'static str = "INSERT INTO users (id, wallet_address, display_name, created_at)";
-    const VALUES: &'static str = "(?, ?, ?, ?)";
 
-    fn bind(self, query: Statement<'_>) -> Statement<'_> {
-        query
-            .bind(self.id)
-            .bind(self.wallet_address)
-            .bind(self.display_name)
-            .bind(self.created_at)
+    fn values(self) -> Vec<Value> {
+        vec![
+            self.id.into(),
+            self.wallet_address.into(),
+            self.display_name.into(),
+            self.created_at.into(),
+        ]
     }
 }
 
 impl Insert for ContentRow {
     const INTO: &'static str = "INSERT INTO content (id, user_id, title, description, status, \
          kind, visibility, body_bytes, body, metadata, created_at, updated_at)";
-    const VALUES: &'static str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-    fn bind(self, query: Statement<'_>) -> Statement<'_> {
-        query
-            .bind(self.id)
-            .bind(self.user_id)
-            .bind(self.title)
-            .bind(self.description)
-            .bind(self.status)
-            .bind(self.kind)
-            .bind(self.visibility)
-            .bind(i64::try_from(self.body.len()).unwrap_or(i64::MAX))
-            .bind(self.body)
-            .bind(self.metadata)
-            .bind(self.created_at)
-            .bind(self.created_at)
+    fn values(self) -> Vec<Value> {
+        vec![
+            self.id.into(),
+            self.user_id.into(),
+            self.title.into(),
+            self.description.into(),
+            self.status.into(),
+            self.kind.into(),
+            self.visibility.into(),
+            i64::try_from(self.body.len()).unwrap_or(i64::MAX).into(),
+            self.body.into(),
+            self.metadata.into(),
+            self.created_at.into(),
+            self.created_at.into(),
+        ]
     }
 }
 
 impl Insert for NftRow {
     const INTO: &'static str = "INSERT INTO nft (id, contract_address, token_id, owner_address, \
          chain_id, content_id)";
-    const VALUES: &'static str = "(?, ?, ?, ?, ?, ?)";
 
-    fn bind(self, query: Statement<'_>) -> Statement<'_> {
-        query
-            .bind(self.id)
-            .bind(self.contract_address)
-            .bind(self.token_id)
-            .bind(self.owner_address)
-            .bind(self.chain_id)
-            .bind(self.content_id)
+    fn values(self) -> Vec<Value> {
+        vec![
+            self.id.into(),
+            self.contract_address.into(),
+            self.token_id.into(),
+            self.owner_address.into(),
+            self.chain_id.into(),
+            self.content_id.into(),
+        ]
     }
 }
 
 impl Insert for TransactionRow {
     const INTO: &'static str =
         "INSERT INTO \"transaction\" (id, user_id, tx_hash, status, value, created_at)";
-    const VALUES: &'static str = "(?, ?, ?, ?, ?, ?)";
 
-    fn bind(self, query: Statement<'_>) -> Statement<'_> {
-        query
-            .bind(self.id)
-            .bind(self.user_id)
-            .bind(self.tx_hash)
-            .bind(self.status)
-            .bind(self.value)
-            .bind(self.created_at)
+    fn values(self) -> Vec<Value> {
+        vec![
+            self.id.into(),
+            self.user_id.into(),
+            self.tx_hash.into(),
+            self.status.into(),
+            self.value.into(),
+            self.created_at.into(),
+        ]
     }
 }
 
@@ -189,7 +189,7 @@ pub(super) fn content(seed: u64, index: u64, users: u64) -> ContentRow {
             500 + traits % 7_500,
             traits & 1 == 1
         ),
-        created_at: micros(ids::content_millis(index)),
+        created_at: micros(ids::content_created_millis(index)),
     }
 }
 

@@ -3,20 +3,17 @@
 //! Metrics: `streamgate_connections_refused_total`, `streamgate_accept_failures_total`. Breaking test:
 //! `a_connection_over_the_cap_is_closed`.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tower::Service;
+use tokio_rustls::TlsAcceptor;
 
-use super::connection;
+use super::stack::Serves;
 use super::stop::told;
+use super::{connection, tls};
 use crate::observe::Observe;
 
 /// First pause after a failed accept. Without one, a process without file descriptors spins: the
@@ -27,21 +24,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts until told to stop; gives the connections that are still open.
-pub(super) async fn accept<S, R>(
+pub(super) async fn accept(
     listener: TcpListener,
-    service: S,
+    tls: Option<TlsAcceptor>,
+    service: impl Serves,
     observe: Observe,
     connections: usize,
     mut stop: watch::Receiver<bool>,
-) -> JoinSet<()>
-where
-    S: Service<Request<Incoming>, Response = Response<R>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-    R: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
+) -> JoinSet<()> {
     let free = Arc::new(Semaphore::new(connections));
     let mut open = JoinSet::new();
     let mut pause = PAUSE;
@@ -68,9 +58,17 @@ where
             continue;
         };
         quicken(&stream);
-        let serve = connection::serve(stream, service.clone(), observe.clone(), stop.clone());
+        let (tls, service) = (tls.clone(), service.clone());
+        let (observe, stop) = (observe.clone(), stop.clone());
         open.spawn(async move {
-            serve.await;
+            match tls {
+                None => connection::serve(stream, service, observe, stop).await,
+                Some(tls) => {
+                    if let Some(stream) = tls::agree(&tls, stream).await {
+                        connection::serve(stream, service, observe, stop).await;
+                    }
+                }
+            }
             drop(place);
         });
     }

@@ -1,7 +1,7 @@
 //! Reads the backlog every 15 seconds and shows it as gauges.
 //!
 //! Metrics: `streamgate_content_processing`, `streamgate_transactions_pending`,
-//! `streamgate_content_oldest_age_seconds`.
+//! `streamgate_content_oldest_age_seconds`, on PostgreSQL `streamgate_index_scans_total{index}`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,6 +21,7 @@ pub(super) async fn watch(app: Arc<App>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        show_index_scans(&app).await;
         match app.db.backlog().await {
             Ok(backlog) => show(&app.observe, backlog),
             // The statement's own metrics have counted it; old numbers would look like new ones.
@@ -46,6 +47,18 @@ fn show(observe: &Observe, backlog: Backlog) {
             observe.oldest.set(age.as_secs_f64());
         }
         None => observe.oldest.clear(),
+    }
+}
+
+/// PostgreSQL counts them; an index that nothing scans costs every write and gains nothing.
+async fn show_index_scans(app: &App) {
+    match app.db.index_scans().await {
+        Ok(indexes) => {
+            for (index, scans) in indexes {
+                app.observe.index_scans(&index, as_gauge(scans));
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the scans of indexes are not known"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! One client connection: HTTP/1.1 with keep-alive, or HTTP/2 over clear text.
+//! One client connection: HTTP/1.1 with keep-alive, or HTTP/2, over clear text or TLS.
 //!
 //! Guide 5.1 and 5.2. Metrics: `http_server_open_connections`, `http_server_connections_total`,
 //! `http_server_requests_per_connection`, each by `network_protocol_version`. Breaking tests:
@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tower::Service;
 
@@ -41,12 +41,13 @@ const PING: Duration = Duration::from_secs(20);
 const PONG: Duration = Duration::from_secs(10);
 
 /// Serves one connection to its end, or until `stop` and the answer under way.
-pub(super) async fn serve<S, R>(
-    stream: TcpStream,
+pub(super) async fn serve<T, S, R>(
+    stream: T,
     service: S,
     observe: Observe,
     mut stop: watch::Receiver<bool>,
 ) where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<R>, Error = Infallible>
         + Clone
         + Send

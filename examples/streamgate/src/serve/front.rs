@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RANGE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{Either, Empty};
@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::counted::Counted;
 use super::origin::Original;
+use super::reuse::Keep;
 use crate::api::etag::{IfNoneMatch, with_encoding};
 use crate::observe::Observe;
 
@@ -63,6 +64,8 @@ where
         if is_head {
             // The routes answer as to GET; the body is dropped below, before it is compressed.
             *request.method_mut() = Method::GET;
+            // A range is defined for GET alone, RFC 9110 section 14.2.
+            request.headers_mut().remove(RANGE);
         }
         let (raw, sent) = (self.raw.clone(), self.sent.clone());
         let answer = self.inner.call(request);
@@ -79,8 +82,10 @@ where
             if is_head {
                 return Ok(without_body(response));
             }
+            let keep = response.extensions_mut().remove::<Keep>();
+            let keep = keep.zip(response.headers().get(CONTENT_ENCODING).cloned());
             raw.add(original.map_or(0, |original| original.bytes));
-            Ok(response.map(|body| Either::Left(Counted::new(body, sent))))
+            Ok(response.map(|body| Either::Left(Counted::new(body, sent, keep))))
         })
     }
 }
@@ -98,7 +103,8 @@ fn tag<R>(response: &mut Response<R>) {
 
 fn is_known<R>(response: &Response<R>, known: &IfNoneMatch) -> bool {
     let tag = response.headers().get(ETAG);
-    response.status() == StatusCode::OK && tag.is_some_and(|tag| known.holds(tag))
+    let has_content = [StatusCode::OK, StatusCode::PARTIAL_CONTENT].contains(&response.status());
+    has_content && tag.is_some_and(|tag| known.holds(tag))
 }
 
 /// Keeps the headers that a cache updates: tag, Vary, Cache-Control.

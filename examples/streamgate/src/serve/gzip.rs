@@ -1,4 +1,5 @@
-//! Gzip for answers that are small enough to be compressed at once, inside tower-http's compression.
+//! Gzip for answers that are small enough to be compressed at once, inside tower-http's compression and
+//! around the encodings that were kept.
 //!
 //! Guide 3.1 and 4.2. Metric: `buffer_pool_gets_total{pool="gzip"}`. Breaking tests:
 //! `the_encoding_is_what_the_client_ranks_first`, `gzip_is_left_to_the_other_layer_where_it_is_not_clearly_first`.
@@ -115,7 +116,7 @@ fn prefers_gzip(headers: &HeaderMap) -> bool {
     gzip > others
 }
 
-/// JSON of a size that one buffer holds.
+/// JSON or protobuf of a size that one buffer holds, and in no encoding yet.
 fn is_ours<R: Body>(response: &Response<R>, smallest: u64) -> bool {
     let headers = response.headers();
     let largest = u64::try_from(Gzip::LARGEST).unwrap_or(u64::MAX);
@@ -124,7 +125,7 @@ fn is_ours<R: Body>(response: &Response<R>, smallest: u64) -> bool {
     size.is_some_and(|size| (smallest..=largest).contains(&size))
         && matches!(
             media,
-            Some(b"application/json" | b"application/problem+json")
+            Some(b"application/json" | b"application/problem+json" | b"application/x-protobuf")
         )
         && !headers.contains_key(CONTENT_ENCODING)
         && !headers.contains_key(CONTENT_RANGE)

@@ -8,6 +8,7 @@
 
 mod accept;
 mod admin;
+mod archive;
 mod backlog;
 mod connection;
 mod counted;
@@ -15,22 +16,24 @@ mod front;
 mod gzip;
 mod head_clock;
 mod origin;
+mod reuse;
 mod stack;
 mod stop;
 mod throw_away;
+mod tls;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use streamgate_agent::{Agent, AgentHandle};
+use streamgate_agent::{Agent, AgentHandle, Otlp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use crate::api::AdminAccess;
 use crate::api::App;
-use crate::cache::budget;
-use crate::db::Database;
+use crate::archive::command::directory_of;
+use crate::archive::{Archive, ColdStore};
+use crate::db::{Database, Direct, Place, PoolSize, indexes};
 use crate::error::Fatal;
 use crate::faults;
 use crate::observe::Observe;
@@ -39,6 +42,7 @@ use crate::settings::{Args, Settings};
 use crate::work::Work;
 use throw_away::ThrowAway;
 
+pub use crate::db::slow::SlowStatement;
 pub use stop::Stopped;
 
 /// A started service. Dropping it without [`stop`](Running::stop) cuts what is under way.
@@ -55,6 +59,14 @@ pub struct Running {
     settings: Settings,
     /// Removed when dropped, after the database is closed.
     _throw_away: Option<ThrowAway>,
+}
+
+impl Running {
+    /// Statements that took over a second, the worst first, each with its plan.
+    #[must_use]
+    pub fn slow_statements(&self) -> Vec<SlowStatement> {
+        self.app.db.slow_statements()
+    }
 }
 
 /// Opens the database, seeds it if it is empty, and serves; both addresses are bound before this
@@ -74,57 +86,76 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         address: settings.public,
         source,
     })?;
-    let agent = Agent::builder("streamgate")
+    let tls = match &settings.tls {
+        Some(files) => Some(tls::acceptor(&files.certificates, &files.key)?),
+        None => None,
+    };
+    let mut agent = Agent::builder("streamgate")
         .version(env!("CARGO_PKG_VERSION"))
-        .listen(settings.agent)
         // Made to be looked at: profiles one after the other are its use.
         .profile_raises(60)
-        .control(settings.control)
-        .start()
-        .map_err(Fatal::Agent)?;
+        .control(settings.control);
+    agent = if settings.observed {
+        agent.listen(settings.agent)
+    } else {
+        agent.no_listener().profiling(false).heap_sampling(0)
+    };
+    let collector = if settings.observed {
+        collector().map_err(Fatal::Agent)?
+    } else {
+        None
+    };
+    if let Some(collector) = collector {
+        agent = agent.otlp(collector);
+    }
+    let agent = agent.start().map_err(Fatal::Agent)?;
     agent.ready(false);
     let observe = Observe::new(agent.clone()).map_err(Fatal::Agent)?;
 
-    let (path, throw_away) = place(settings.database.as_deref())?;
-    let db = Database::open(&path, settings.query_deadline, &observe).await?;
-    let seeded = async {
-        let mut conn = db.direct().await?;
-        seed(
-            &mut conn,
-            settings.seed,
-            settings.users.into(),
-            settings.contents.into(),
-        )
-        .await?;
-        drop(conn);
-        // A process that was killed under the fault `drop_index` left one away.
-        db.swap_index(0).await
+    let (place, throw_away) = place(settings.database.clone())?;
+    prepare(&place, &settings).await?;
+    let size = PoolSize {
+        max: settings.pool_max,
+        instances: settings.instances,
     };
-    seeded.await.map_err(|source| Fatal::Database {
-        step: "seeded",
-        source,
-    })?;
+    let db = Database::open(&place, size, settings.query_deadline, &observe).await?;
 
-    let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
+    let archive_dir = settings.archive_dir.clone();
+    let cold = ColdStore::local(&archive_dir.unwrap_or_else(|| directory_of(&place)))?;
+    let archive = Archive::new(cold, observe.clone(), settings.archive_after, None);
     let access = admin::access(&settings);
     let work = Work::new(&observe).map_err(|source| Fatal::System {
         what: "the system gives no threads for jobs",
         source,
     })?;
-    let keys = &settings.cursor_keys;
-    let app = App::new(observe, db, cache_bytes, keys, access.clone(), work);
-    let app = app.map_err(Fatal::Agent)?;
-    let app = Arc::new(app);
+    let app = App::new(observe, db, archive, work, access.clone(), &settings);
+    let app = Arc::new(app.map_err(Fatal::Agent)?);
     let (stop, stopped) = watch::channel(false);
-    let service = stack::stack(&app, &settings);
-    let acceptor = accept::accept(
-        listener,
-        service,
-        app.observe.clone(),
-        settings.connections,
-        stopped,
-    );
-    let mut background = vec![tokio::spawn(faults::drive(Arc::clone(&app)))];
+    let acceptor = if settings.observed {
+        tokio::spawn(accept::accept(
+            listener,
+            tls,
+            stack::stack(&app, &settings),
+            app.observe.clone(),
+            settings.connections,
+            stopped,
+        ))
+    } else {
+        tokio::spawn(accept::accept(
+            listener,
+            tls,
+            stack::unobserved(&app, &settings),
+            app.observe.clone(),
+            settings.connections,
+            stopped,
+        ))
+    };
+    let mut background = vec![
+        tokio::spawn(faults::drive(Arc::clone(&app))),
+        tokio::spawn(backlog::watch(Arc::clone(&app))),
+        // Ended anywhere on the way: that is what its steps are for.
+        tokio::spawn(archive::watch(Arc::clone(&app), settings.archive_every)),
+    ];
     let admin = match settings.admin {
         Some(address) => {
             let (address, serving) = admin::listen(address, Arc::clone(&app)).await?;
@@ -135,9 +166,8 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     };
     let tasks = stop::Tasks {
         stop,
+        acceptor,
         background,
-        acceptor: tokio::spawn(acceptor),
-        backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
     };
     agent.ready(true);
     Ok(Running {
@@ -175,14 +205,38 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The database file: the given one, or one in a directory that goes with the process.
-fn place(given: Option<&Path>) -> Result<(PathBuf, Option<ThrowAway>), Fatal> {
-    if let Some(path) = given {
-        return Ok((path.to_owned(), None));
+/// The collector that the environment names; where it names none, nothing is traced or pushed.
+fn collector() -> Result<Option<Otlp>, streamgate_agent::Error> {
+    let named = std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let named = named.filter(|endpoint| !endpoint.is_empty());
+    named.map(|_| Otlp::from_env()).transpose()
+}
+
+/// Brings the database to the current schema, and seeds it if it is empty.
+async fn prepare(place: &Place, settings: &Settings) -> Result<(), Fatal> {
+    let failed = |step| move |source| Fatal::Database { step, source };
+    let mut direct = Direct::open(place).await.map_err(failed("opened"))?;
+    let migrated = direct.migrate().await;
+    migrated.map_err(|error| failed("migrated")(error.into()))?;
+    let (users, contents) = (settings.users.into(), settings.contents.into());
+    let seeded = seed(&mut direct, settings.seed, users, contents).await;
+    seeded.map_err(failed("seeded"))?;
+    // A process that was killed under the fault `drop_index` left one away.
+    indexes::swap(&mut direct, 0)
+        .await
+        .map_err(failed("indexed"))?;
+    direct.close().await.map_err(failed("seeded"))
+}
+
+/// The database: the given one, or a file in a directory that goes with the process.
+fn place(given: Option<Place>) -> Result<(Place, Option<ThrowAway>), Fatal> {
+    if let Some(place) = given {
+        return Ok((place, None));
     }
     let dir = ThrowAway::new().map_err(|source| Fatal::File {
         path: std::env::temp_dir(),
         source,
     })?;
-    Ok((dir.path().join("streamgate.db"), Some(dir)))
+    let file = Place::File(dir.path().join("streamgate.db"));
+    Ok((file, Some(dir)))
 }

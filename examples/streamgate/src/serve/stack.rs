@@ -17,6 +17,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate as _, Size
 use super::front::Front;
 use super::gzip::GzipAnswers;
 use super::origin::Origin;
+use super::reuse::Reuse;
 use crate::api::{App, routes};
 use crate::faults::Fault;
 use crate::settings::Settings;
@@ -25,20 +26,49 @@ use crate::settings::Settings;
 /// default is 32 bytes.
 const SMALLEST: u64 = 1_024;
 
-/// The whole service of one request.
-pub(super) fn stack(
-    app: &Arc<App>,
-    settings: &Settings,
-) -> impl Service<
-    Request<Incoming>,
-    Response = Response<
-        impl Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-    >,
-    Error = Infallible,
-    Future: Send + 'static,
-> + Clone
-+ Send
-+ 'static {
+/// Packed already, and asked for in parts, whose numbers are those of the plain bytes.
+const VIDEO: NotForContentType = NotForContentType::const_new("video/");
+
+/// What answers a connection's requests.
+pub(super) trait Serves:
+    Service<
+        Request<Incoming>,
+        Response = Response<Self::Sent>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + 'static
+{
+    /// The body of its answers.
+    type Sent: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
+}
+
+impl<S, R> Serves for S
+where
+    S: Service<
+            Request<Incoming>,
+            Response = Response<R>,
+            Error = Infallible,
+            Future: Send + 'static,
+        > + Clone
+        + Send
+        + 'static,
+    R: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    type Sent = R;
+}
+
+/// The whole service of one request, under the agent's eyes.
+pub(super) fn stack(app: &Arc<App>, settings: &Settings) -> impl Serves {
+    let observed = app.observe.agent.http_layer();
+    observed.layer(unobserved(app, settings))
+}
+
+/// The same without the agent's layer: what a request costs without it is measured against this.
+pub(super) fn unobserved(app: &Arc<App>, settings: &Settings) -> impl Serves {
     let origin = Origin::new(
         warp::service(routes(app)),
         settings.in_flight,
@@ -48,7 +78,9 @@ pub(super) fn stack(
     // gzip, brotli and zstd as the client ranks them, by Accept-Encoding with its weights. Not
     // `warp::compression`: it ignores the header and sets no Vary.
     let faults = app.observe.faults.clone();
-    let gzipped = GzipAnswers::new(origin, app.work.gzip.clone(), faults.clone(), SMALLEST);
+    let saved = app.observe.compressions_saved.clone();
+    let reused = Reuse::new(origin, saved, faults.clone());
+    let gzipped = GzipAnswers::new(reused, app.work.gzip.clone(), faults.clone(), SMALLEST);
     let gzip_on = move |_: StatusCode, _: Version, _: &HeaderMap, _: &Extensions| {
         !faults.is_on(Fault::GzipOff)
     };
@@ -57,11 +89,9 @@ pub(super) fn stack(
         .compress_when(
             gzip_on
                 .and(SizeAbove::new(SMALLEST))
-                .and(NotForContentType::SSE),
+                .and(NotForContentType::SSE)
+                .and(VIDEO),
         )
         .layer(gzipped);
-    app.observe
-        .agent
-        .http_layer()
-        .layer(Front::new(compressed, &app.observe))
+    Front::new(compressed, &app.observe)
 }

@@ -24,7 +24,6 @@ const FLUSH_PARTS: u32 = 6;
 pub(super) struct Tasks {
     pub(super) stop: watch::Sender<bool>,
     pub(super) acceptor: JoinHandle<JoinSet<()>>,
-    pub(super) backlog: JoinHandle<()>,
     /// What ends with the process and holds nobody up.
     pub(super) background: Vec<JoinHandle<()>>,
 }
@@ -66,11 +65,9 @@ impl Running {
         let Tasks {
             stop,
             mut acceptor,
-            backlog,
             background,
         } = self.tasks;
         stop.send_replace(true);
-        backlog.abort();
         background.iter().for_each(JoinHandle::abort);
         let mut cut = 0;
         match tokio::time::timeout_at(drained_by, &mut acceptor).await {

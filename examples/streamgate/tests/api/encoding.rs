@@ -52,6 +52,69 @@ async fn the_encoding_is_what_the_client_ranks_first() {
 }
 
 #[tokio::test]
+async fn an_answer_is_compressed_once_for_each_encoding() {
+    let service = service().await;
+    let saved = async || {
+        service
+            .metric("streamgate_compressions_saved_total", &[])
+            .await
+    };
+    for path in [LIST.to_owned(), format!("/v1/content/{}", content(0))] {
+        let before = saved().await;
+        let plain = service.get(&path).await;
+        let mut first = None;
+        for accept in ["gzip", "gzip", "gzip", "br", "br", "identity"] {
+            let answer = service
+                .get_with(&path, &[("accept-encoding", accept)])
+                .await;
+            if accept == "gzip" {
+                let mut text = Vec::new();
+                GzDecoder::new(&answer.body[..])
+                    .read_to_end(&mut text)
+                    .unwrap();
+                assert_eq!(text, plain.body, "{path}");
+                let first = first.get_or_insert_with(|| answer.body.clone());
+                assert_eq!(*first, answer.body);
+            } else if accept == "identity" {
+                assert_eq!(answer.body, plain.body);
+            }
+        }
+        let saved = saved().await - before;
+        assert!(
+            (saved - 3.0).abs() < 0.5,
+            "{path}: {saved}, not two of gzip and one of br"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_changed_content_is_not_served_in_an_old_encoding() {
+    let service = service().await;
+    let path = format!("/v1/content/{}", content(3));
+    let gzip = [("accept-encoding", "gzip")];
+    let text = async || {
+        let answer = service.get_with(&path, &gzip).await;
+        let mut text = String::new();
+        GzDecoder::new(&answer.body[..])
+            .read_to_string(&mut text)
+            .unwrap();
+        (text, answer.header("etag").to_owned())
+    };
+    text().await;
+    let (_, tag) = text().await;
+    let changed = service
+        .send(
+            Method::PATCH,
+            &path,
+            &[("content-type", "application/json"), ("if-match", &tag)],
+            r#"{"title":"another title"}"#.to_owned(),
+        )
+        .await;
+    assert_eq!(changed.status, 200, "{changed:?}");
+    assert!(text().await.0.contains("another title"));
+}
+
+#[tokio::test]
 async fn small_answers_are_not_compressed() {
     let service = service().await;
     let path = format!("/v1/content/{}?fields=id", content(0));
@@ -159,6 +222,8 @@ async fn head_has_the_headers_of_get_and_no_body() {
     ] {
         for accept in ["identity", "gzip"] {
             let headers = [("accept-encoding", accept)];
+            // The first is compressed while it is sent, and its length is not known before.
+            service.get_with(&path, &headers).await;
             let get = service.get_with(&path, &headers).await;
             let head = service.send(Method::HEAD, &path, &headers, "").await;
             assert!(head.body.is_empty());

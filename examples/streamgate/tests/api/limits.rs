@@ -6,7 +6,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::Method;
-use streamgate::settings::Settings;
+use streamgate::settings::{Place, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -176,7 +176,7 @@ async fn a_busy_writer_answers_503_and_no_connection_is_lost() {
     let database = dir.path().join("busy.db");
     let short = Duration::from_millis(1_500);
     let settings = Settings {
-        database: Some(database.clone()),
+        database: Some(Place::File(database.clone())),
         query_deadline: short,
         ..settings()
     };

@@ -9,12 +9,18 @@
 )]
 
 mod admin;
+mod bad_input;
 mod batch;
 mod content;
+mod database;
 mod encoding;
+mod http2;
 mod jobs;
 mod limits;
 mod lists;
 mod observed;
+mod protobuf;
+mod streams;
 mod support;
+mod tls;
 mod writes;

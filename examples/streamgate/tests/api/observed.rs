@@ -3,6 +3,7 @@
 use streamgate::settings::Settings;
 use streamgate_agent::Request;
 
+use crate::database::{READERS, WRITER};
 use crate::support::{content, eventually, service, service_with, settings};
 
 #[tokio::test]
@@ -126,9 +127,9 @@ async fn pools_caches_and_the_backlog_are_on_the_page() {
     let service = service().await;
     service.get("/v1/content").await;
     for (family, label) in [
-        ("db_client_connection_max", "readers"),
-        ("db_client_connections", "writer"),
-        ("db_client_connection_wait_time_seconds_count", "readers"),
+        ("db_client_connection_max", READERS),
+        ("db_client_connections", WRITER),
+        ("db_client_connection_wait_time_seconds_count", READERS),
         ("cache_capacity_bytes", "pages"),
         ("cache_capacity_bytes", "users"),
         ("streamgate_content_oldest_age_seconds", ""),

@@ -38,6 +38,9 @@ pub(crate) fn settings() -> Settings {
         contents: CONTENTS,
         seed: SEED,
         cache_bytes: Some(64 << 20),
+        archive_dir: Some(concat!(env!("CARGO_TARGET_TMPDIR"), "/archive").into()),
+        // An agent that was not shut down keeps what it looks at, so all services of a test run share a server.
+        pool_max: 4,
         ..Settings::default()
     }
 }
@@ -46,7 +49,11 @@ pub(crate) async fn service() -> Service {
     service_with(settings()).await
 }
 
-pub(crate) async fn service_with(settings: Settings) -> Service {
+/// A service on a database of its own, unless the settings name one.
+pub(crate) async fn service_with(mut settings: Settings) -> Service {
+    if settings.database.is_none() {
+        settings.database = crate::database::fresh().await;
+    }
     Service {
         running: start(settings).await.expect("the service starts"),
     }
@@ -260,9 +267,9 @@ async fn answer(response: hyper::Result<http::Response<hyper::body::Incoming>>) 
     }
 }
 
-/// Polls until a condition holds; fails after ten seconds.
+/// Polls until a condition holds; fails after a minute.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

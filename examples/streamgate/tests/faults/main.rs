@@ -9,6 +9,9 @@
     reason = "a panic is how a test says that the contract is broken"
 )]
 
+#[expect(dead_code, reason = "the names of pools are for the tests of the API")]
+#[path = "../api/database.rs"]
+mod database;
 mod matrix;
 #[expect(dead_code, reason = "what the tests of the API need is more")]
 #[path = "../api/support.rs"]

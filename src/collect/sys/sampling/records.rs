@@ -20,11 +20,12 @@ const ARMED: u32 = 2;
 pub(crate) type ThreadName = [u8; 16];
 
 /// The names of the agent's own threads: left out of profiles, their cost has metrics of its own.
-const AGENTS: [&[u8]; 13] = [
+const AGENTS: [&[u8]; 14] = [
     b"sg-collect",
     b"sg-deliver",
     b"sg-heap",
     b"sg-otlp",
+    b"sg-otlp-dns",
     b"sg-otlp-prof",
     b"sg-profile",
     b"sg-pyroscope",

@@ -2,16 +2,20 @@
 
 pub(in crate::export) mod receiver;
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsPartialSuccess, ExportMetricsServiceResponse,
 };
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 
 use super::*;
 use crate::catalog::{Kind, Metric};
 use crate::store::metrics::Value;
 use receiver::{Sent, Turn, answers, receiver};
+
+const ALWAYS: Duration = Duration::MAX;
 
 static WORK: Metric = Metric::counter("work_total", "Work.").labels(&["place"]);
 
@@ -52,7 +56,7 @@ fn work(sent: &Sent) -> String {
 fn a_push_is_packed_protobuf_with_its_headers_and_the_value() {
     let (address, requests) = receiver([answers("200 OK", "", &[])]);
     let (store, push) = push(&address);
-    assert_eq!(push.push(), Duration::ZERO);
+    assert_eq!(push.push(ALWAYS), Duration::ZERO);
     let sent = requests.recv().unwrap();
     let head = &sent.head;
     assert!(head.starts_with("post /v1/metrics http/1.1"), "{head}");
@@ -87,7 +91,7 @@ fn what_a_collector_cannot_use_is_counted_and_its_wish_to_wait_is_heeded() {
         answers("307 Temporary Redirect", elsewhere, &[]),
     ]);
     let (store, push) = push(&address);
-    let waits = [(); 4].map(|()| push.push());
+    let waits = [(); 4].map(|()| push.push(ALWAYS));
     let (none, long) = (Duration::ZERO, LONGEST_WAIT);
     assert_eq!(waits, [none, long, none, none]);
     let counted = counted(&store);
@@ -101,7 +105,7 @@ fn lost_and_made_up_for(kind: &str, waits: u64, there: &str, next: &str) {
     let store = push(there).0;
     let patience = if kind == "timeout" { 100 } else { 30_000 };
     let first = to(there, &store, patience);
-    assert_eq!(first.push(), Duration::from_secs(waits), "{kind}");
+    assert_eq!(first.push(ALWAYS), Duration::from_secs(waits), "{kind}");
     let [(said, lost)] = &counted(&store)[..] else {
         panic!("{kind}: {:?}", counted(&store));
     };
@@ -110,7 +114,7 @@ fn lost_and_made_up_for(kind: &str, waits: u64, there: &str, next: &str) {
     let success = &families::AGENT_LAST_SUCCESS;
     assert!(store.metrics.snapshot().family(success).is_none());
     store.metrics.counter(&WORK, &["here"]).unwrap().add(1);
-    assert_eq!(to(next, &store, 30_000).push(), Duration::ZERO);
+    assert_eq!(to(next, &store, 30_000).push(ALWAYS), Duration::ZERO);
     let [before, (taken, _)] = &counted(&store)[..] else {
         panic!("{kind}: {:?}", counted(&store));
     };
@@ -152,7 +156,7 @@ fn a_collector_that_is_not_there_is_counted_by_why_and_the_next_push_has_all() {
 }
 
 #[test]
-fn a_large_message_goes_in_parts_that_hold_each_family_once() {
+fn many_series_go_in_messages_that_hold_each_family_once_and_each_series_is_in_one() {
     let store = Arc::new(Store::new(10_000));
     let counters = families::ALL
         .iter()
@@ -161,26 +165,51 @@ fn a_large_message_goes_in_parts_that_hold_each_family_once() {
         let values = vec!["x"; metric.labels.len()];
         store.metrics.counter(metric, &values).unwrap().inc();
     }
+    for place in 0..1_000 {
+        let place = place.to_string();
+        store.metrics.counter(&WORK, &[&place]).unwrap().inc();
+    }
     let resource = Resource::default();
-    let whole = Push {
+    let push = Push {
         resource: &resource,
         start_unix_nanos: 1,
         unix_nanos: 2,
         histograms: HistogramForm::Explicit,
     };
-    let whole = whole.encode(&store.metrics.snapshot(), &[]);
-    let names = |message: &ExportMetricsServiceRequest| -> Vec<String> {
-        let metrics = &message.resource_metrics[0].scope_metrics[0].metrics;
-        metrics.iter().map(|metric| metric.name.clone()).collect()
+    let metrics = |message: ExportMetricsServiceRequest| {
+        let [mut resource] = <[_; 1]>::try_from(message.resource_metrics).unwrap();
+        resource.scope_metrics.remove(0).metrics
     };
-    let all = names(&whole);
-    let count = points(&whole);
-    let limit = 2_000;
-    let parts = parts(whole, limit);
-    assert!(parts.len() > 1);
-    assert_eq!(parts.iter().flat_map(names).collect::<Vec<_>>(), all);
-    assert_eq!(parts.iter().map(points).sum::<u64>(), count);
-    for part in &parts {
-        assert!(part.encoded_len() <= limit || names(part).len() == 1);
+    let each_once = |metrics: &[opentelemetry_proto::tonic::metrics::v1::Metric]| {
+        let names: BTreeSet<&str> = metrics.iter().map(|metric| &*metric.name).collect();
+        names.len() == metrics.len()
+    };
+    let snapshot = store.metrics.snapshot();
+    let whole = metrics(push.encode(&snapshot, &[]));
+    assert!(each_once(&whole));
+    let limit = 20_000;
+    let (mut joined, mut messages) = (Vec::new(), 0);
+    for message in push.messages(&snapshot, &[], limit) {
+        assert!(message.encoded_len() <= limit);
+        messages += 1;
+        let part = metrics(message);
+        assert!(each_once(&part));
+        for metric in part {
+            let Some(Data::Sum(more)) = metric.data.clone() else {
+                continue;
+            };
+            let last = joined.last_mut();
+            let last = last.filter(|last: &&mut (String, Vec<_>)| last.0 == metric.name);
+            match last {
+                Some((_, points)) => points.extend(more.data_points),
+                None => joined.push((metric.name, more.data_points)),
+            }
+        }
     }
+    assert!(messages > 3, "{messages}");
+    let sums = whole.into_iter().filter_map(|metric| match metric.data {
+        Some(Data::Sum(sum)) => Some((metric.name, sum.data_points)),
+        _ => None,
+    });
+    assert_eq!(joined, sums.collect::<Vec<_>>());
 }

@@ -1,18 +1,16 @@
-//! The families behind names that are only known when something is recorded.
+//! The families behind names that are only known when something is recorded, and handles on their series.
 //!
-//! Names, label names and help are kept for the life of the process, as families are; so there may be only
+//! For those that record through crates of others. Names, label names and help are kept for the life of the process, as families are; so there may be only
 //! so many of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use ::metrics::{Key, Unit as ToldUnit};
-
 use crate::catalog::{Kind, Metric, Unit, families};
 use crate::error::Error;
 use crate::store::Store;
 use crate::store::metrics::names::is_label_name;
-use crate::store::metrics::{Counter, Metrics};
+use crate::store::metrics::{Counter, Histogram, Metrics};
 use crate::store::sync::lock;
 
 /// Names that are taken: a service and its libraries have hundreds, a name made of an id has no end.
@@ -24,15 +22,25 @@ const NAME_BYTES: usize = 128;
 /// Bytes of a description.
 const HELP_BYTES: usize = 512;
 
-/// The help of a family that nobody has described.
-const UNDESCRIBED: &str = "Recorded through the metrics crate.";
-
 /// What a name was used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Counter,
+    /// One whose total is set, or has fractions.
+    Total,
+    UpDown,
     Gauge,
     Histogram,
+}
+
+/// Something to be recorded, as it was told.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) name: &'a str,
+    /// What it is called where names have dots; `None`: as on the page.
+    pub(super) otel_name: Option<&'a str>,
+    /// In any order.
+    pub(super) labels: &'a [(&'a str, &'a str)],
 }
 
 /// All families that were opened so far.
@@ -40,6 +48,8 @@ pub(super) enum Use {
 pub(super) struct Families {
     store: Arc<Store>,
     state: Mutex<State>,
+    /// The help of a family that nobody has described.
+    undescribed: &'static str,
     refused: Counter,
 }
 
@@ -61,54 +71,66 @@ struct Opened {
 }
 
 impl Families {
-    pub(super) fn new(store: &Arc<Store>) -> Self {
+    /// `source`: whose names are refused, in `agent_scrape_conflicts_total`.
+    pub(super) fn new(store: &Arc<Store>, source: &'static str, undescribed: &'static str) -> Self {
         let row = &families::AGENT_SCRAPE_CONFLICTS;
         Self {
-            refused: store.metrics.own_counter(row, &["recorder"]),
+            refused: store.metrics.own_counter(row, &[source]),
+            undescribed,
             store: Arc::clone(store),
             state: Mutex::default(),
         }
     }
 
-    /// Finds the series of a key; `None`, and counted, if there can be none.
+    /// Finds the series of something; `None`, and counted, if there can be none.
     pub(super) fn series<T>(
         &self,
         used: Use,
-        key: &Key,
+        told: Told<'_>,
         find: impl Fn(&Metrics, &Metric, &[&str]) -> Result<T, Error>,
     ) -> Option<T> {
         let mut state = lock(&self.state);
-        let found = self.open(&mut state, used, key).and_then(|metric| {
-            let values: Vec<&str> = metric.labels.iter().map(|name| value(key, name)).collect();
+        let found = self.open(&mut state, used, told).and_then(|metric| {
+            let values: Vec<&str> = metric.labels.iter().map(|name| value(told, name)).collect();
             find(&self.store.metrics, &metric, &values).ok()
         });
         drop(state);
         if found.is_none() {
-            self.refused.inc();
+            self.refuse();
         }
         found
     }
 
-    fn open(&self, state: &mut State, used: Use, key: &Key) -> Option<Metric> {
-        let labels = label_names(key)?;
-        let shown = shown_name(used, key.name())?;
+    /// Counts something that cannot be recorded.
+    pub(super) fn refuse(&self) {
+        self.refused.inc();
+    }
+
+    fn open(&self, state: &mut State, used: Use, told: Told<'_>) -> Option<Metric> {
+        let labels = label_names(told)?;
+        let shown = shown_name(used, told.name)?;
         let Some(opened) = state.opened.get(&*shown).copied() else {
             if state.opened.len() >= FAMILIES {
                 return None;
             }
-            let help = state.described.remove(key.name()).unwrap_or(UNDESCRIBED);
+            let help = state.described.remove(told.name);
+            let help = help.unwrap_or(self.undescribed);
             let metric = declared(used, kept(&shown), help).labels(kept_labels(&[], labels));
+            let metric = match told.otel_name {
+                Some(name) => metric.otel(kept(name)),
+                None => metric,
+            };
             // Found out once: afterwards nothing more is kept for the name.
             let is_free = self.begin(&metric).is_ok();
             let opened = Opened {
-                given: kept(key.name()),
+                given: kept(told.name),
                 used,
                 metric: is_free.then_some(metric),
             };
             state.opened.insert(metric.name, opened);
             return opened.metric;
         };
-        if opened.used != used || opened.given != key.name() {
+        if opened.used != used || opened.given != told.name {
             return None;
         }
         let metric = opened.metric?;
@@ -139,7 +161,7 @@ impl Families {
     }
 
     /// Keeps what was said first about a name.
-    pub(super) fn describe(&self, used: Use, name: &str, unit: Option<ToldUnit>, text: &str) {
+    pub(super) fn describe(&self, used: Use, name: &str, unit: Option<&str>, text: &str) {
         let Some(shown) = shown_name(used, name) else {
             return;
         };
@@ -154,7 +176,7 @@ impl Families {
         };
         let is_it = opened.used == used && opened.given == name;
         if let Some(mut metric) = opened.metric.filter(|_| is_it)
-            && metric.help == UNDESCRIBED
+            && metric.help == self.undescribed
         {
             metric.help = help(&shown, unit, text);
             self.redeclare(&mut state, opened, metric);
@@ -163,15 +185,16 @@ impl Families {
 }
 
 /// The value of a label by the name that is shown.
-fn value<'a>(key: &'a Key, shown: &str) -> &'a str {
-    let mut labels = key.labels();
-    let label = labels.find(|label| shown_label(label.key()) == shown);
-    label.map_or("", |label| label.value())
+fn value<'a>(told: Told<'a>, shown: &str) -> &'a str {
+    let mut labels = told.labels.iter();
+    let label = labels.find(|(name, _)| shown_label(name) == shown);
+    label.map_or("", |(_, value)| value)
 }
 
-/// The names of a key's labels as they are shown; `None` if they cannot be.
-fn label_names(key: &Key) -> Option<Vec<String>> {
-    let names: Vec<String> = key.labels().map(|label| shown_label(label.key())).collect();
+/// The names of the labels as they are shown; `None` if they cannot be.
+fn label_names(told: Told<'_>) -> Option<Vec<String>> {
+    let labels = told.labels.iter();
+    let names: Vec<String> = labels.map(|(name, _)| shown_label(name)).collect();
     let reserved = ["le", "otel_metric_overflow"];
     let fits = |(place, name): (usize, &String)| {
         let twice = names.iter().take(place).any(|earlier| earlier == name);
@@ -194,8 +217,8 @@ fn shown_name(used: Use, name: &str) -> Option<String> {
     let shown = word(name, allowed);
     let stem = shown.trim_end_matches("_total");
     let shown = match used {
-        Use::Counter => format!("{stem}_total"),
-        Use::Gauge | Use::Histogram => stem.to_owned(),
+        Use::Counter | Use::Total => format!("{stem}_total"),
+        Use::UpDown | Use::Gauge | Use::Histogram => stem.to_owned(),
     };
     (!stem.is_empty() && shown.len() <= NAME_BYTES).then_some(shown)
 }
@@ -220,6 +243,8 @@ fn declared(used: Use, name: &'static str, help: &'static str) -> Metric {
     let unit = unit.map_or(Unit::Count, |(_, unit)| unit);
     match (used, unit) {
         (Use::Counter, unit) => Metric::counter(name, help).unit(unit),
+        (Use::Total, unit) => Metric::observed_counter(name, help).unit(unit),
+        (Use::UpDown, unit) => Metric::up_down(name, help).unit(unit),
         (Use::Gauge, unit) => Metric::gauge(name, help).unit(unit),
         (Use::Histogram, Unit::Seconds) => Metric::wait_histogram(name, help),
         (Use::Histogram, Unit::Bytes) => Metric::size_histogram(name, help),
@@ -228,14 +253,13 @@ fn declared(used: Use, name: &'static str, help: &'static str) -> Metric {
 }
 
 /// What was said of a name, and the unit where the name does not say it.
-fn help(shown: &str, unit: Option<ToldUnit>, text: &str) -> &'static str {
+fn help(shown: &str, unit: Option<&str>, text: &str) -> &'static str {
     let text = text
         .get(..text.floor_char_boundary(HELP_BYTES))
         .unwrap_or(text);
     let stem = shown.trim_end_matches("_total");
-    let told = unit.filter(|unit| *unit != ToldUnit::Count && !stem.ends_with(unit.as_str()));
-    match told {
-        Some(unit) => kept(&format!("{text} ({})", unit.as_str())),
+    match unit.filter(|unit| !stem.ends_with(unit)) {
+        Some(unit) => kept(&format!("{text} ({unit})")),
         None => kept(text),
     }
 }
@@ -249,10 +273,62 @@ fn kept_labels(held: &[&'static str], more: Vec<String>) -> &'static [&'static s
     Box::leak(held.iter().copied().chain(more).collect())
 }
 
-/// The factor from a recorded value to the whole numbers that the core counts in.
-pub(super) fn smallest(metric: &Metric) -> f64 {
-    match (metric.kind, metric.unit) {
-        (Kind::Histogram(_), Unit::Seconds | Unit::Number) => 1e9,
-        _ => 1.0,
+/// What could not be counted, by why.
+#[derive(Debug, Clone)]
+pub(super) struct Lost {
+    pub(super) negative: Counter,
+    pub(super) not_a_number: Counter,
+}
+
+impl Lost {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let lost = |why| metrics.own_counter(&families::AGENT_DROPPED, &["metrics", why]);
+        Self {
+            negative: lost("negative"),
+            not_a_number: lost("not_a_number"),
+        }
+    }
+
+    /// Whether a value is a number and not below zero; if not, it is counted.
+    pub(super) fn fits(&self, value: f64) -> bool {
+        if value.is_nan() {
+            self.not_a_number.inc();
+        } else if value < 0.0 {
+            self.negative.inc();
+        }
+        value >= 0.0
+    }
+}
+
+/// A histogram whose values are numbers of any kind.
+#[derive(Debug, Clone)]
+pub(super) struct Distribution {
+    histogram: Histogram,
+    /// The factor from a value to the whole numbers that the core counts in.
+    smallest: f64,
+}
+
+impl Distribution {
+    pub(super) fn find(core: &Metrics, metric: &Metric, values: &[&str]) -> Result<Self, Error> {
+        let smallest = match (metric.kind, metric.unit) {
+            (Kind::Histogram(_), Unit::Seconds | Unit::Number) => 1e9,
+            _ => 1.0,
+        };
+        let histogram = core.histogram(metric, values)?;
+        Ok(Self {
+            histogram,
+            smallest,
+        })
+    }
+
+    /// Records a value that is a number and not below zero.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rounded and not below zero; a conversion from float keeps within the type's range"
+    )]
+    pub(super) fn record(&self, value: f64) {
+        let whole = (value * self.smallest).round() as u64;
+        self.histogram.record_value(whole);
     }
 }

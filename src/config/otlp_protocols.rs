@@ -1,0 +1,3 @@
+//! How a collector may be spoken to, and whether that is gRPC.
+
+pub(super) const PROTOCOLS: [(&str, bool); 2] = [("http/protobuf", false), ("grpc", true)];
