@@ -9,6 +9,7 @@
 )]
 
 #[path = "api/database.rs"]
+#[expect(dead_code, reason = "nobody here looks at a pool")]
 mod database;
 #[path = "api/support.rs"]
 #[expect(dead_code, reason = "another test binary uses the rest")]
