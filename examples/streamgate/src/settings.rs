@@ -42,6 +42,8 @@ pub struct Settings {
     pub in_flight: usize,
     /// Connections held at once; more are closed unanswered.
     pub connections: usize,
+    /// Jobs that wait for a worker, 1..=65 536; more are answered 503.
+    pub job_queue: usize,
     /// Longest time from a complete request head to the response head.
     pub request_deadline: Duration,
     /// Longest time of one statement.
@@ -106,6 +108,7 @@ impl Default for Settings {
             cursor_keys: Vec::new(),
             in_flight: 1_024,
             connections: 4_096,
+            job_queue: 1_024,
             request_deadline: Duration::from_secs(5),
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
@@ -164,6 +167,9 @@ pub struct Args {
     /// File with the 32 bytes that sign cursors; a second one still verifies old cursors.
     #[arg(long)]
     cursor_key_file: Vec<PathBuf>,
+    /// Jobs that wait for a worker; more are answered 503.
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    job_queue: u32,
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
     stop_notice: u64,
@@ -232,6 +238,7 @@ impl Args {
             seed: self.seed,
             cache_bytes: self.cache_mib.map(|mib| mib << 20),
             cursor_keys,
+            job_queue: usize::try_from(self.job_queue).unwrap_or(usize::MAX),
             stop_notice: Duration::from_secs(self.stop_notice),
             observed: !self.unobserved,
             chain: ChainSettings {

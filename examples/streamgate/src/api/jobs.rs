@@ -1,7 +1,7 @@
 //! `POST /v1/jobs/transcode` and `GET /v1/jobs/{id}`: work that a request does not wait for.
 //!
 //! Guide 6.2 and 6.3. Metrics: `worker_pool_*{pool="jobs"}`. Breaking tests:
-//! `a_job_is_accepted_and_ends`, `a_full_queue_refuses`.
+//! `a_job_is_accepted_and_ends`, `a_job_beyond_the_queue_is_503_and_a_later_one_is_taken`.
 //!
 //! The transcoding is a simulation: each segment is hashed some times for each rendition, and segments of
 //! the same picture are found, as those need no second encoding.

@@ -124,7 +124,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     let cold = ColdStore::local(&archive_dir.unwrap_or_else(|| directory_of(&place)))?;
     let archive = Archive::new(cold, observe.clone(), settings.archive_after, None);
     let access = admin::access(&settings);
-    let work = Work::new(&observe).map_err(|source| Fatal::System {
+    let work = Work::new(&observe, settings.job_queue).map_err(|source| Fatal::System {
         what: "the system gives no threads for jobs",
         source,
     })?;

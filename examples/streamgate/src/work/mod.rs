@@ -23,15 +23,15 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Empty pools, and workers that wait.
+    /// Empty pools, and workers with a queue for so many jobs.
     ///
     /// # Errors
     /// The system gives no threads.
-    pub(crate) fn new(observe: &Observe) -> io::Result<Self> {
+    pub(crate) fn new(observe: &Observe, job_queue: usize) -> io::Result<Self> {
         let buffers = buffers::Buffers::new(&observe.agent, &observe.faults);
         Ok(Self {
             gzip: gzip::Gzip::new(&observe.agent, &observe.faults, &buffers),
-            workers: workers::Workers::new(&observe.agent)?,
+            workers: workers::Workers::new(&observe.agent, job_queue)?,
             buffers,
         })
     }

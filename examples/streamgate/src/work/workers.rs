@@ -16,9 +16,6 @@ use streamgate_agent::{AgentHandle, QueuedJob, WorkerPool};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Jobs that wait at most.
-const QUEUE: usize = 1_024;
-
 /// What a worker runs; whether it did what it was made for.
 type Work = Box<dyn FnOnce() -> bool + Send>;
 
@@ -46,13 +43,13 @@ struct Queue {
 pub(crate) struct QueueFull;
 
 impl Workers {
-    /// As many workers as the process may use cores, which honours a quota.
+    /// As many workers as the process may use cores, which honours a quota; so many jobs wait at most.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) fn new(agent: &AgentHandle) -> io::Result<Self> {
+    pub(crate) fn new(agent: &AgentHandle, capacity: usize) -> io::Result<Self> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::of(agent, workers, QUEUE)
+        Self::of(agent, workers, capacity)
     }
 
     fn of(agent: &AgentHandle, workers: usize, capacity: usize) -> io::Result<Self> {
@@ -80,7 +77,7 @@ impl Workers {
     /// Has a job run as soon as a worker is free.
     ///
     /// # Errors
-    /// [`QueueFull`]: 1,024 jobs wait, or the service stops.
+    /// [`QueueFull`]: as many jobs wait as may, or the service stops.
     pub(crate) fn submit(
         &self,
         work: impl FnOnce() -> bool + Send + 'static,

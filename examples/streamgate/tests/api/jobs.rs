@@ -1,8 +1,16 @@
 //! Work that a request does not wait for.
 
-use http::StatusCode;
+use std::time::{Duration, Instant};
 
-use crate::support::{content, eventually, service};
+use http::StatusCode;
+use streamgate::settings::Settings;
+
+use crate::support::{content, eventually, service, service_with, settings};
+
+/// Jobs posted at once: more than the workers and a queue of one take.
+fn burst() -> usize {
+    4 * std::thread::available_parallelism().unwrap().get() + 8
+}
 
 fn transcode(segments: u32) -> String {
     format!(r#"{{"content_id":"{}","segments":{segments}}}"#, content(0))
@@ -23,6 +31,48 @@ async fn a_job_is_accepted_and_ends() {
     assert_eq!(service.get(&job).await.json()["repeated"], 1);
     let ended = ["pool=\"jobs\"", "result=\"ok\""];
     assert!(service.metric("worker_pool_jobs_total", &ended).await > 0.5);
+}
+
+#[tokio::test]
+async fn a_job_beyond_the_queue_is_503_and_a_later_one_is_taken() {
+    let service = service_with(Settings {
+        job_queue: 1,
+        ..settings()
+    })
+    .await;
+    // A machine whose workers are faster than its clients refuses nobody, so it may take a few bursts.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let answers = loop {
+        let long = transcode(1_200);
+        let burst = (0..burst()).map(|_| service.post("/v1/jobs/transcode", &long));
+        let answers = futures_util::future::join_all(burst).await;
+        if answers
+            .iter()
+            .any(|answer| answer.status != StatusCode::ACCEPTED)
+        {
+            break answers;
+        }
+        assert!(Instant::now() < deadline, "no job was refused");
+    };
+    let (taken, refused): (Vec<_>, Vec<_>) = answers
+        .iter()
+        .partition(|answer| answer.status == StatusCode::ACCEPTED);
+    for answer in &refused {
+        assert_eq!(answer.problem(), (503, "queue-full".to_owned()));
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    let counted = ["pool=\"jobs\"", "reason=\"queue_full\""];
+    let counted = service.metric("worker_pool_rejected_total", &counted).await;
+    assert_eq!(counted.to_string(), refused.len().to_string());
+    for answer in taken {
+        let job = answer.header("location").to_owned();
+        eventually("what was taken ends", || async {
+            service.get(&job).await.json()["state"] == "done"
+        })
+        .await;
+    }
+    let later = service.post("/v1/jobs/transcode", &transcode(1)).await;
+    assert_eq!(later.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
