@@ -1,7 +1,6 @@
 //! Which items stand in a list more than once: in one pass, and by comparing each with each.
 //!
 //! Guide 6.3. Breaking tests: `both_find_the_same_items`, `they_differ_on_triples_as_the_guide_wrote_them`.
-//! Bench: `cargo bench -p streamgate --bench duplicates`.
 //!
 //! The guide's two differ: of an item that stands three times, comparing pairs reports each pair (three
 //! entries), the set each one after the first (two). Which items are reported is the same.
