@@ -1,7 +1,11 @@
 //! The fault catalogue against the agent's numbers: nothing at first, each fault its own signal, and
 //! nothing again when it is off.
+//!
+//! A busy machine is slow by itself for a while, which some of the signals show as well. So what must hold is
+//! that a round comes which shows just what it should: the first one as a rule.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,12 +13,20 @@ use http::Request;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use streamgate::settings::Settings;
 use streamgate_agent as agent;
 use tokio::net::TcpStream;
 
 use crate::support::{
-    CONTENTS, Service, admin, content, http2_get, service_with, user, with_admin,
+    Service, admin, content, eventually, http2_get, service_with, user, with_admin,
 };
+
+/// Contents, of which each round asks for [`OWN`] that no earlier one has: 400 rounds.
+const CONTENTS: u32 = 2_000;
+const OWN: u64 = 5;
+
+/// Longest time until a round shows what it should.
+const SHOWN: Duration = Duration::from_secs(60);
 
 /// What a person would see move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,12 +49,13 @@ use Signal::*;
 /// Settings, the signal each must move, and what may follow from it.
 const MATRIX: &[(&[&str], &[Signal], &[Signal])] = &[
     (&["nplus1"], &[QueriesPerRequest], &[]),
-    (&["hold_conn=600ms"], &[PoolUse], &[]),
+    // Whoever waits for a connection is answered late.
+    (&["hold_conn=300ms"], &[PoolUse], &[Latency]),
     // Who waits for one of the places gives up after 500 ms and is answered 503.
     (
         &["pool_max=1", "hold_conn=600ms"],
         &[PoolUse, PoolTimeouts],
-        &[Errors],
+        &[Latency, Errors],
     ),
     (&["single_writes"], &[RowsPerStatement], &[]),
     // What readers void while others load it is loaded again.
@@ -51,18 +64,18 @@ const MATRIX: &[(&[&str], &[Signal], &[Signal])] = &[
     (
         &["singleflight_off", "hold_conn=100ms"],
         &[LoadsPerKey],
-        &[PoolTimeouts, Errors],
+        &[PoolTimeouts, Latency, Errors],
     ),
     (&["gzip_off"], &[RawAgainstSent], &[]),
     (&["conn_close"], &[RequestsPerConnection], &[]),
     // Whoever is not polled answers late.
     (
-        &["block_worker=600ms"],
+        &["block_worker=200ms"],
         &[ScheduleDelay],
         &[Latency, PoolUse, PoolTimeouts, Errors],
     ),
     (&["error_rate=100%"], &[Errors], &[]),
-    (&["latency=+1500ms"], &[Latency], &[]),
+    (&["latency=+400ms"], &[Latency], &[]),
 ];
 
 /// The numbers of one scrape.
@@ -105,16 +118,17 @@ async fn three_times_over_one_connection(service: &Service, path: &str) {
 
 /// A little of everything, for keys that no earlier round has touched.
 async fn work(service: &Service, round: u64) {
-    let own = |n: u64| format!("/v1/content/{}", content(round * 5 + n));
+    let own = |n: u64| format!("/v1/content/{}", content(round * OWN + n));
     // Many at once for one key that nobody has asked for, then again when it is there.
     let first = own(0);
-    http2_get(service.running.public, &vec![first.as_str(); 200]).await;
+    http2_get(service.running.public, &vec![first.as_str(); 50]).await;
     three_times_over_one_connection(service, &first).await;
     // Three at once for different keys: fewer than there are connections.
     let different = [own(1), own(2), own(3)];
     let different: Vec<&str> = different.iter().map(String::as_str).collect();
     http2_get(service.running.public, &different).await;
-    let page = format!("/v1/content?limit={}", 50 + round);
+    // Each round's batch voids it.
+    let page = format!("/v1/content?limit={}", 50 + round % 50);
     let gzip = [("accept-encoding", "gzip")];
     service.get_with(&page, &gzip).await;
     let item = format!(r#"{{"user_id":"{}","title":"x"}}"#, user(0));
@@ -126,9 +140,11 @@ async fn work(service: &Service, round: u64) {
 async fn signals(service: &Service, round: u64) -> BTreeSet<Signal> {
     let before = Page(service.metrics().await);
     work(service, round).await;
-    // A connection is counted when it has ended, the delay of a poll within a second.
-    let settle = Instant::now() + Duration::from_millis(700);
-    tokio::time::sleep_until(settle.into()).await;
+    // A connection is counted when it has ended.
+    eventually("all connections have ended", || async {
+        service.metric("http_server_open_connections", &[]).await < 0.5
+    })
+    .await;
     let after = Page(service.metrics().await);
     let moved = |name: &str, labels: &[&str]| after.sum(name, labels) - before.sum(name, labels);
     let mean = |name: &str, labels: &[&str]| {
@@ -145,7 +161,7 @@ async fn signals(service: &Service, round: u64) -> BTreeSet<Signal> {
     let pages = moved("http_server_request_duration_seconds_count", &page);
     let delay = "tokio_schedule_delay_seconds";
     let late =
-        moved(&format!("{delay}_count"), &[]) - moved(&format!("{delay}_bucket"), &["le=\"0.25\""]);
+        moved(&format!("{delay}_count"), &[]) - moved(&format!("{delay}_bucket"), &["le=\"0.1\""]);
     // Three cold readers may miss, and all who ask for the first key before it is there.
     let asked_later = 3.0;
     let loads = moved("cache_loads_total", &contents);
@@ -161,7 +177,7 @@ async fn signals(service: &Service, round: u64) -> BTreeSet<Signal> {
         ),
         (
             PoolUse,
-            mean("db_client_connection_use_time_seconds", &readers).is_some_and(|mean| mean > 0.5),
+            mean("db_client_connection_use_time_seconds", &readers).is_some_and(|mean| mean > 0.29),
         ),
         (
             RowsPerStatement,
@@ -193,7 +209,7 @@ async fn signals(service: &Service, round: u64) -> BTreeSet<Signal> {
         ),
         (
             Latency,
-            mean("http_server_request_duration_seconds", &detail).is_some_and(|mean| mean > 1.4),
+            mean("http_server_request_duration_seconds", &detail).is_some_and(|mean| mean > 0.39),
         ),
     ];
     let seen = seen.into_iter().filter(|(_, moved)| *moved);
@@ -213,24 +229,44 @@ async fn switch(service: &Service, what: &str, settings: &[&str]) {
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
+/// Works until a round shows all that it must and nothing that it may not.
+async fn shown(
+    service: &Service,
+    rounds: &mut Range<u64>,
+    when: &str,
+    must: &[Signal],
+    may: &[Signal],
+) {
+    let wanted: BTreeSet<Signal> = must.iter().copied().collect();
+    let deadline = Instant::now() + SHOWN;
+    loop {
+        let mut seen = signals(service, rounds.next().unwrap()).await;
+        seen.retain(|signal| must.contains(signal) || !may.contains(signal));
+        if seen == wanted {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{when}: {seen:?}, not {wanted:?}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_fault_moves_its_signal_and_recovery_closes_it() {
-    let service = service_with(with_admin()).await;
-    let rounds = u64::try_from(MATRIX.len()).unwrap() * 2 + 1;
-    assert!(
-        rounds * 5 < u64::from(CONTENTS),
-        "each round has keys of its own"
-    );
-    let mut rounds = 0..rounds;
-    let mut next = async || signals(&service, rounds.next().unwrap()).await;
-    assert_eq!(next().await, BTreeSet::new(), "no fault");
+    let service = service_with(Settings {
+        contents: CONTENTS,
+        ..with_admin()
+    })
+    .await;
+    let mut rounds = 0..u64::from(CONTENTS) / OWN;
+    shown(&service, &mut rounds, "no fault", &[], &[]).await;
     for (settings, must, may) in MATRIX {
         switch(&service, "on", settings).await;
-        let mut seen = next().await;
+        shown(&service, &mut rounds, &format!("{settings:?}"), must, may).await;
         switch(&service, "off", settings).await;
-        seen.retain(|signal| must.contains(signal) || !may.contains(signal));
-        assert_eq!(seen, must.iter().copied().collect(), "{settings:?}");
-        assert_eq!(next().await, BTreeSet::new(), "after {settings:?}");
+        let after = format!("after {settings:?}");
+        shown(&service, &mut rounds, &after, &[], &[]).await;
     }
     profiles_name_it(&service).await;
 }
@@ -259,7 +295,7 @@ async fn profiles_name_it(service: &Service) {
     for (setting, path, function) in [
         (
             "cpu_burn",
-            "/debug/pprof/profile?ago=2&seconds=2&format=folded",
+            "/debug/pprof/profile?ago=1&seconds=1&format=folded",
             "burn_cpu",
         ),
         (
