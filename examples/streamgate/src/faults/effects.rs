@@ -35,7 +35,8 @@ pub(crate) async fn drive(app: Arc<App>) {
     let mut leak: Option<Effect> = None;
     let mut block: Option<Effect> = None;
     let mut burn: Option<Effect> = None;
-    let mut dropped = 0;
+    // `None` where nobody knows: a swap that was given up may still be made.
+    let mut dropped = Some(0);
     loop {
         let mut next = faults.expire();
         follow(&faults, Fault::Leak, &mut leak, |rate, end| {
@@ -51,15 +52,16 @@ pub(crate) async fn drive(app: Arc<App>) {
             }
         });
         let wanted = faults.value(Fault::DropIndex);
-        if wanted != dropped {
+        if dropped != Some(wanted) {
+            dropped = None;
             // All are made again first, so that another name does not leave two away.
             match tokio::time::timeout(SWAP, app.db.swap_index(wanted)).await {
-                Ok(Ok(())) => dropped = wanted,
+                Ok(Ok(())) => dropped = Some(wanted),
                 Ok(Err(error)) => tracing::warn!(%error, "drop_index is not as it should be"),
                 Err(_) => tracing::warn!("the database has not swapped an index in {SWAP:?}"),
             }
         }
-        if wanted != dropped {
+        if dropped.is_none() {
             let again = Instant::now() + AGAIN;
             next = Some(next.map_or(again, |next| next.min(again)));
         }
