@@ -278,8 +278,9 @@ async fn until_profile(service: &Service, path: &str, function: &str, holds: boo
         let request = agent::Request::new("GET", path).header("host", "localhost");
         let reply = service.running.agent.respond(request).await;
         let text = String::from_utf8_lossy(reply.body()).into_owned();
-        assert_eq!(reply.status(), 200, "{text}");
-        if text.contains(function) == holds {
+        // 503: a busy machine has not made it within the time that the agent gives it.
+        assert!([200, 503].contains(&reply.status()), "{text}");
+        if reply.status() == 200 && text.contains(function) == holds {
             return;
         }
         assert!(
@@ -299,7 +300,8 @@ async fn profiles_name_it(service: &Service) {
             "burn_cpu",
         ),
         (
-            "leak=64MiB/s",
+            // A quarter of a GiB at most, however long it takes until it is seen.
+            "leak=4MiB/s",
             "/debug/pprof/heap?format=folded",
             "leak_a_block",
         ),
