@@ -42,7 +42,7 @@ pub struct Settings {
     pub in_flight: usize,
     /// Connections held at once; more are closed unanswered.
     pub connections: usize,
-    /// Jobs that wait for a worker, 1..=65 536; more are answered 503.
+    /// Jobs that wait for a worker, 1..=2 048, half of what is remembered; more are answered 503.
     pub job_queue: usize,
     /// Longest time from a complete request head to the response head.
     pub request_deadline: Duration,
@@ -168,7 +168,7 @@ pub struct Args {
     #[arg(long)]
     cursor_key_file: Vec<PathBuf>,
     /// Jobs that wait for a worker; more are answered 503.
-    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=2_048))]
     job_queue: u32,
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
