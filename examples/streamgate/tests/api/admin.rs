@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use streamgate::serve::start;
 use streamgate::settings::{Profile, Settings};
 
-use crate::support::{Answer, admin, exchange, service_with, settings, with_admin};
+use crate::support::{Answer, admin, exchange, service_with, settings, user, with_admin};
 
 fn active(answer: &Answer) -> Vec<String> {
     let json = answer.json();
@@ -38,6 +38,29 @@ async fn a_change_without_the_token_is_refused() {
     let off = Some(r#"{"off":["gzip_off"]}"#);
     assert_eq!(active(&admin(&service, None, off).await), [""; 0]);
     assert!(service.metric("streamgate_fault_active", &[]).await < 0.5);
+}
+
+#[tokio::test]
+async fn faults_of_statements_add_a_statement_for_each_row() {
+    let service = service_with(with_admin()).await;
+    let on = Some(r#"{"on":["nplus1","single_writes"]}"#);
+    assert_eq!(admin(&service, None, on).await.status, StatusCode::OK);
+
+    assert_eq!(service.get("/v1/content?limit=7").await.status, 200);
+    let queries = ("db_queries_per_request_sum", "http_route=\"/v1/content\"");
+    let queries = service.metric(queries.0, &[queries.1]).await;
+    // The page, and its seven rows with the one that tells whether there is another page.
+    assert!((queries - 9.0).abs() < 0.5, "{queries}");
+
+    let item = format!(r#"{{"user_id":"{}","title":"t"}}"#, user(0));
+    let batch = format!(r#"{{"items":[{item},{item},{item}]}}"#);
+    let written = service.post("/v1/content:batch", &batch).await;
+    assert_eq!(written.status, StatusCode::CREATED, "{}", written.text());
+    let inserts = ["db_query_summary=\"INSERT content batch\""];
+    let inserts = service
+        .metric("db_client_response_returned_rows_count", &inserts)
+        .await;
+    assert!((inserts - 3.0).abs() < 0.5, "{inserts}");
 }
 
 #[tokio::test]
