@@ -30,8 +30,13 @@ impl CpuCollector {
     }
 
     /// Turns away whoever waits.
-    pub(crate) fn stop(&mut self) {
+    pub(crate) fn turn_away(&mut self) {
         self.refuse("the agent is stopping");
+    }
+
+    /// The same: there is nothing to stop.
+    pub(crate) fn stop(&mut self) {
+        self.turn_away();
     }
 
     fn refuse(&self, why: &str) {

@@ -1,7 +1,7 @@
 //! Cold storage: contents older than a year lie in objects, and are read from there as before.
 //!
-//! Owns: the steps of a batch ([`run`]), frames ([`frame`]), the object store ([`cold`]), the way back
-//! ([`restore`]) and the removal of objects that nothing refers to ([`sweep`]). May use: `db`, the handles
+//! Owns: the steps of a batch (`run`), frames (`frame`), the object store (`cold`), the way back
+//! (`restore`) and the removal of objects that nothing refers to (`sweep`). May use: `db`, the handles
 //! of `observe`. Absent: HTTP, caches, SQL.
 //!
 //! Guide 7.2. Metrics: `streamgate_archive_rows_total{step}`, `streamgate_archive_bytes_total{stage}`,

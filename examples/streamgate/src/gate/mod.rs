@@ -1,6 +1,6 @@
 //! Who may see gated content: the question, and who answers it.
 //!
-//! Owns: the question ([`GateChecker`]) and a chain that answers it out of the database ([`mock`]). Absent:
+//! Owns: the question (`GateChecker`) and a chain that answers it out of the database (`mock`). Absent:
 //! HTTP, tokens, caches. Permission is asked for on every request and kept nowhere: what an owner has sold a
 //! second ago is no longer his to see.
 
