@@ -258,7 +258,11 @@ impl Represented {
         let internal = |error| Problem::Internal(Arc::new(error));
         let json = match buffers {
             Some(buffers) => reply::written(buffers, content.heap_bytes() + AROUND, &shown)?,
-            None => serde_json::to_vec(&shown).map_err(internal)?.into(),
+            // Kept, so as long as it is.
+            None => {
+                let json = serde_json::to_vec(&shown).map_err(internal)?;
+                json.into_boxed_slice().into()
+            }
         };
         let body = media.encode::<wire::Content>(json).map_err(internal)?;
         let tag = match nfts {

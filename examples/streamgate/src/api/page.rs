@@ -108,7 +108,8 @@ impl PageAsk {
             next: last.map(|position| signer.sign(&self.list, position)),
         };
         let json = serde_json::to_vec(&page).map_err(DbError::encode)?;
-        Ok(json.into())
+        // As long as it is, since it is kept.
+        Ok(json.into_boxed_slice().into())
     }
 }
 

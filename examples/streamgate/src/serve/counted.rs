@@ -73,7 +73,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
         if ended && let Some(copy) = self.copy.take() {
             copy.keep.put(Encoded {
                 encoding: copy.encoding,
-                body: copy.bytes.freeze(),
+                // As long as it is: what grew while it was copied has up to twice the room.
+                body: Bytes::copy_from_slice(&copy.bytes),
             });
         }
         Poll::Ready(frame)

@@ -100,12 +100,9 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     } else {
         agent.no_listener().profiling(false).heap_sampling(0)
     };
-    let collector = if settings.observed {
-        collector().map_err(Fatal::Agent)?
-    } else {
-        None
-    };
-    if let Some(collector) = collector {
+    if settings.observed
+        && let Some(collector) = collector().map_err(Fatal::Agent)?
+    {
         agent = agent.otlp(collector);
     }
     let agent = agent.start().map_err(Fatal::Agent)?;
