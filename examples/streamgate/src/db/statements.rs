@@ -187,6 +187,11 @@ statements! {
     nft_page_by_token: "SELECT" "nft", "SELECT nft page by token",
         concat!("SELECT ", nft_columns!(), " FROM nft \
                  WHERE token_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2");
+    /// What the fault `nplus1` asks instead of the join: which there are, and then each of them.
+    nft_ids_of_content: "SELECT" "nft", "SELECT nft ids of content",
+        "SELECT id FROM nft WHERE content_id = $1 ORDER BY id";
+    nft_by_id: "SELECT" "nft", "SELECT nft by id",
+        concat!("SELECT ", nft_columns!(), " FROM nft WHERE id = $1");
     nft_is_owned: "SELECT" "nft", "SELECT nft owned by wallet",
         "SELECT EXISTS (SELECT 1 FROM nft WHERE content_id = $1 AND owner_address = $2)";
     transaction_page_by_user: "SELECT" "transaction", "SELECT transaction page by user",
@@ -265,6 +270,8 @@ mod tests {
             "idx_nft_contract (contract_address=?)",
         ),
         ("nft_page_by_token", "idx_nft_token_id (token_id=?)"),
+        ("nft_ids_of_content", "idx_nft_content (content_id=?)"),
+        ("nft_by_id", "sqlite_autoindex_nft_1 (id=?)"),
         (
             "transaction_page_by_user",
             "idx_transaction_user (user_id=?)",
@@ -313,6 +320,8 @@ mod tests {
         // A hundred rows per contract, and the last of them are wanted: the order of ids is nearer.
         ("nft_page_by_contract", "nft_pkey"),
         ("nft_page_by_token", "idx_nft_token_id"),
+        ("nft_ids_of_content", "idx_nft_content"),
+        ("nft_by_id", "nft_pkey"),
         ("transaction_page_by_user", "idx_transaction_user"),
         ("transaction_page_by_time", "idx_transaction_created_at"),
         ("transaction_pending", "idx_transaction_status"),

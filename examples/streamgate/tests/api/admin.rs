@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use streamgate::serve::start;
 use streamgate::settings::{Profile, Settings};
 
-use crate::support::{Answer, admin, exchange, service_with, settings, user, with_admin};
+use crate::support::{Answer, admin, content, exchange, service_with, settings, user, with_admin};
 
 fn active(answer: &Answer) -> Vec<String> {
     let json = answer.json();
@@ -61,6 +61,25 @@ async fn faults_of_statements_add_a_statement_for_each_row() {
         .metric("db_client_response_returned_rows_count", &inserts)
         .await;
     assert!((inserts - 3.0).abs() < 0.5, "{inserts}");
+}
+
+#[tokio::test]
+async fn nplus1_breaks_the_join_of_expand_up_and_answers_the_same() {
+    let service = service_with(with_admin()).await;
+    let path = format!("/v1/content/{}?expand=nfts", content(4));
+    let mut answers = Vec::new();
+    // The join; then the content, the ids of its NFTs, and its one NFT.
+    for (on, wanted) in [(r#"{"on":["l1_off"]}"#, 1.0), (r#"{"on":["nplus1"]}"#, 3.0)] {
+        assert_eq!(admin(&service, None, Some(on)).await.status, StatusCode::OK);
+        let labels = ["http_route=\"/v1/content/{id}\""];
+        let statements = || service.metric("db_queries_per_request_sum", &labels);
+        let before = statements().await;
+        answers.push(service.get(&path).await.json());
+        let ran = statements().await - before;
+        assert!((ran - wanted).abs() < 0.5, "{on}: {ran}");
+    }
+    assert_eq!(answers[0]["nfts"].as_array().unwrap().len(), 1);
+    assert_eq!(answers[0], answers[1]);
 }
 
 #[tokio::test]
