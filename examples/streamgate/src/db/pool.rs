@@ -250,15 +250,15 @@ async fn sqlite(path: &Path, observe: &Observe) -> Result<Pools, Fatal> {
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    let writer = options.clone().thread_name(|_| "sg-db-write".to_owned());
-    let writer = pool(1).connect_with(writer).await.map_err(unopened)?;
+    // The other way connects within the deadline of a request, which a busy machine exceeds.
+    let writer =
+        pool(1).connect_lazy_with(options.clone().thread_name(|_| "sg-db-write".to_owned()));
+    warm(&writer, 1).await?;
     let readers = options
         .read_only(true)
         .thread_name(|_| "sg-db-read".to_owned());
-    let readers = pool(READERS)
-        .connect_with(readers)
-        .await
-        .map_err(unopened)?;
+    let readers = pool(READERS).connect_lazy_with(readers);
+    warm(&readers, READERS).await?;
     Ok(Pools::Sqlite {
         writer: Observed::new(observe, "writer", writer)?,
         readers: Observed::new(observe, "readers", readers)?,
@@ -326,7 +326,7 @@ async fn postgres(
 }
 
 /// Opens the connections that the pool keeps, so that the first requests need not.
-async fn warm(pool: &Pool<sqlx::Postgres>, min: u32) -> Result<(), Fatal> {
+async fn warm<D: sqlx::Database>(pool: &Pool<D>, min: u32) -> Result<(), Fatal> {
     let deadline = tokio::time::Instant::now() + WARM;
     let mut held = Vec::new();
     for _ in 0..min {
