@@ -1,0 +1,92 @@
+//! The alert rules and their tests: made from `targets.toml`, committed under `alerts/`, compared here.
+//!
+//! `STREAMGATE_WRITE=1 cargo test --test it alerts` writes the files anew.
+
+mod agent;
+mod budgets;
+mod names;
+mod parts;
+mod recording;
+mod requests_seen;
+mod rule;
+mod scenario;
+mod seen;
+#[expect(dead_code, reason = "the agent reads the keys that no rule needs")]
+#[path = "../../../src/assess/target_file.rs"]
+mod target_file;
+mod targets;
+mod world;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+
+use rule::{Group, Rule};
+use target_file::TargetFile;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn target_file() -> TargetFile {
+    toml::from_str(&read("targets.toml")).unwrap()
+}
+
+fn read(file: &str) -> String {
+    let path = root().join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every group in the order in which Prometheus evaluates them.
+fn groups(file: &TargetFile) -> Vec<Group> {
+    let mut groups = recording::groups(file);
+    for (name, alerts) in [
+        ("streamgate.alerts.slo", budgets::alerts(file)),
+        ("streamgate.alerts.targets", targets::alerts(file)),
+        (
+            "streamgate.alerts.parts",
+            [parts::alerts(file), agent::alerts(file)].concat(),
+        ),
+        ("streamgate.alerts.meta", seen::alerts(file)),
+    ] {
+        groups.push(Group {
+            name,
+            interval: "30s",
+            rules: alerts.into_iter().map(Rule::Alert).collect(),
+        });
+    }
+    groups
+}
+
+const MADE: &str =
+    "# Made from targets.toml by tests/it/alerts: STREAMGATE_WRITE=1 cargo test --test it alerts\n";
+
+/// The files as they should be.
+fn made() -> Vec<(PathBuf, String)> {
+    let file = target_file();
+    let groups = groups(&file);
+    let rules = yaml::document(MADE, &rule::rules_file(&groups, &file));
+    let hours = requests_seen::all(&file);
+    let hours = yaml::document(MADE, &scenario::tests_file(&hours, "1m", &groups));
+    vec![
+        ("alerts/streamgate.rules.yml".into(), rules),
+        ("alerts/tests/hours.test.yml".into(), hours),
+    ]
+}
+
+#[test]
+fn alerts_are_as_generated() {
+    let write = std::env::var_os("STREAMGATE_WRITE").is_some();
+    for (path, text) in made() {
+        let whole = root().join(&path);
+        if write {
+            std::fs::create_dir_all(whole.parent().unwrap()).unwrap();
+            std::fs::write(&whole, &text).unwrap();
+        }
+        let committed = std::fs::read_to_string(&whole).unwrap_or_default();
+        assert!(
+            committed == text,
+            "{}: not as made from targets.toml; STREAMGATE_WRITE=1 writes it",
+            path.display()
+        );
+    }
+}
