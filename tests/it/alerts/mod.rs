@@ -4,8 +4,10 @@
 
 mod agent;
 mod budgets;
+mod caches_seen;
 mod names;
 mod parts;
+mod parts_seen;
 mod recording;
 mod requests_seen;
 mod rule;
@@ -15,12 +17,14 @@ mod seen;
 #[path = "../../../src/assess/target_file.rs"]
 mod target_file;
 mod targets;
+mod traffic_seen;
 mod world;
 mod yaml;
 
 use std::path::{Path, PathBuf};
 
 use rule::{Group, Rule};
+use scenario::Scenario;
 use target_file::TargetFile;
 
 fn root() -> &'static Path {
@@ -65,7 +69,15 @@ fn made() -> Vec<(PathBuf, String)> {
     let file = target_file();
     let groups = groups(&file);
     let rules = yaml::document(MADE, &rule::rules_file(&groups, &file));
-    let hours = requests_seen::all(&file);
+    let hours: Vec<Scenario> = [
+        requests_seen::all(&file),
+        traffic_seen::all(&file),
+        caches_seen::all(&file),
+        parts_seen::all(&file),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let hours = yaml::document(MADE, &scenario::tests_file(&hours, "1m", &groups));
     vec![
         ("alerts/streamgate.rules.yml".into(), rules),
