@@ -107,8 +107,8 @@ fn lost(select: Select<'_>) -> Vec<Alert> {
             "15m",
             "info",
             "Profiles miss more samples than their readers should accept.",
-            "{{ $value | humanizePercentage }} of {{ $labels.kind }} samples are lost. The page of \
-             losses says by which cause.",
+            "{{ $value | humanizePercentage }} of {{ $labels.kind }} samples are lost. Its counter \
+             by reason says why.",
         ),
         alert(
             "AgentQueueFull",

@@ -5,6 +5,7 @@
 mod agent;
 mod budgets;
 mod caches_seen;
+mod catalogued;
 mod names;
 mod parts;
 mod parts_seen;
@@ -21,6 +22,7 @@ mod traffic_seen;
 mod world;
 mod yaml;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rule::{Group, Rule};
@@ -100,5 +102,50 @@ fn alerts_are_as_generated() {
             "{}: not as made from targets.toml; STREAMGATE_WRITE=1 writes it",
             path.display()
         );
+    }
+}
+
+#[test]
+fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
+    let file = target_file();
+    let groups = groups(&file);
+    let alerts: BTreeSet<String> = rule::alerts(&groups).map(rule::Alert::full_name).collect();
+    let text = read("alerts/runbooks.md");
+    let sections: Vec<&str> = text.split("\n## ").skip(1).collect();
+    let named = sections.iter().filter_map(|section| section.lines().next());
+    let named: BTreeSet<String> = named.map(str::to_owned).collect();
+    assert_eq!(named, alerts);
+    assert_eq!(named.len(), sections.len(), "a section stands twice");
+    for section in sections {
+        for part in [
+            "Meaning",
+            "First look",
+            "Causes",
+            "Profile",
+            "Recovered when",
+        ] {
+            assert!(
+                section.contains(&format!("- **{part}:** ")),
+                "{part}: {section}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_limit_of_the_targets_file_is_used_by_a_rule() {
+    let file = target_file();
+    let shown = |groups: &[Group]| {
+        let alerts = rule::alerts(groups).map(|alert| alert.expr.clone());
+        alerts.collect::<Vec<String>>().join("\n")
+    };
+    let before = shown(&groups(&file));
+    for name in file.limit.keys() {
+        let mut changed = file.clone();
+        let limit = changed.limit.get_mut(name).unwrap();
+        for side in [&mut limit.above, &mut limit.below].into_iter().flatten() {
+            *side *= 2.0;
+        }
+        assert_ne!(shown(&groups(&changed)), before, "limit.{name}");
     }
 }

@@ -25,8 +25,8 @@ pub(crate) fn alerts(file: &TargetFile) -> Vec<Alert> {
             labels: Vec::new(),
             summary: "A statement is slow again and again.".to_owned(),
             description: "{{ $labels.job }}: {{ $labels.db_query_summary }} is slower than a second \
-                          {{ $value | humanize }} times per second. Read its plan on the page of slow \
-                          queries; see whether an index is missing or a lock is held."
+                          {{ $value | humanize }} times per second. See its plan in the database; \
+                          an index may be missing, or a lock be held."
                 .to_owned(),
             evidence: Evidence::None,
         },
