@@ -57,13 +57,13 @@ fn words(expr: &str) -> Vec<(String, char)> {
     let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
     let mut rest = code.as_str();
     while let Some(start) = rest.find(inside) {
-        let tail = &rest[start..];
-        let end = tail.find(|c| !inside(c)).unwrap_or(tail.len());
-        let next = tail[end..].trim_start().chars().next().unwrap_or(' ');
-        if !tail.starts_with(|c: char| c.is_ascii_digit()) {
-            found.push((tail[..end].to_owned(), next));
+        let (_, tail) = rest.split_at(start);
+        let (word, after) = tail.split_at(tail.find(|c| !inside(c)).unwrap_or(tail.len()));
+        let next = after.trim_start().chars().next().unwrap_or(' ');
+        if !word.starts_with(|c: char| c.is_ascii_digit()) {
+            found.push((word.to_owned(), next));
         }
-        rest = &tail[end..];
+        rest = after;
     }
     found
 }
@@ -96,8 +96,7 @@ pub(super) fn unknown(expr: &str, known: &Known) -> Vec<String> {
 fn selectors(expr: &str) -> Vec<(String, Vec<String>)> {
     let pieces: Vec<&str> = expr.split('{').collect();
     let inside = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
-    let name =
-        |before: &str| before[before.rfind(|c| !inside(c)).map_or(0, |at| at + 1)..].to_owned();
+    let name = |before: &str| before.rsplit(|c| !inside(c)).next().unwrap().to_owned();
     let labels = |braces: &str| words(braces.split('}').next().unwrap());
     pieces
         .windows(2)
