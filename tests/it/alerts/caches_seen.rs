@@ -102,6 +102,23 @@ fn judged(overall: f64, must: [f64; 3]) -> Vec<Scenario> {
             vec![Firing(60, "")],
         ),
         scenario(
+            "900 lookups of each level are too few",
+            ["l1", "l2", "l3"]
+                .into_iter()
+                .fold(asked(), |world, name| level(world, name, 60, (1.0, 0.1))),
+            vec![Firing(60, "")],
+        ),
+        scenario(
+            "1125 lookups of each level are enough",
+            ["l1", "l2", "l3"]
+                .into_iter()
+                .fold(asked(), |world, name| level(world, name, 60, (1.25, 0.1))),
+            vec![Firing(
+                60,
+                "CacheHitRatioLow/warning x2 CacheHitRatioLow/info",
+            )],
+        ),
+        scenario(
             "1125 lookups in a quarter of an hour are enough",
             level(asked(), "l1", 60, (1.25, 0.1)).loads("public", &[(60, 1.0)]),
             vec![Firing(

@@ -381,11 +381,17 @@ fn agent(file: &TargetFile) -> Vec<Scenario> {
         ),
         scenario(
             "requests without a bucket at the target",
-            World::one(30).flow(
-                "http_server_request_duration_seconds_count",
-                A,
-                &[(30, 10.0)],
-            ),
+            World::one(30)
+                .flow(
+                    "http_server_request_duration_seconds_count",
+                    A,
+                    &[(30, 10.0)],
+                )
+                .flow(
+                    "http_server_request_duration_seconds_bucket",
+                    &with("le=\"0.25\""),
+                    &[(30, 10.0)],
+                ),
             vec![Firing(9, ""), Firing(11, "SLOBucketMissing")],
         ),
     ]

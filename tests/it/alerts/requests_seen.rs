@@ -217,6 +217,53 @@ fn near_burn_rates(file: &TargetFile) -> Vec<Scenario> {
 
 /// Alerts count bad requests, and not traffic.
 fn guards() -> Vec<Scenario> {
+    let mut all = few();
+    for (name, events) in [
+        (
+            "nine and a half bad requests at once, and nothing else",
+            9.5,
+        ),
+        ("eleven bad requests at once, and nothing else", 10.8),
+    ] {
+        let bad = events / 60.0;
+        let bursts = [
+            (
+                Mix {
+                    failed: bad,
+                    ..Mix::default()
+                },
+                "ErrorBudgetBurn/critical",
+                "ErrorBudgetBurn/warning",
+            ),
+            (
+                Mix {
+                    slow: bad,
+                    ..Mix::default()
+                },
+                "LatencyBudgetBurn/critical",
+                "LatencyBudgetBurn/warning",
+            ),
+        ];
+        for (burst, page, ticket) in bursts {
+            let enough = events > 10.0;
+            let set = |set| if enough { set } else { "" };
+            all.push(scenario(
+                name,
+                asked(&[(60, Mix::default()), (1, burst), (200, Mix::default())]),
+                // Of each window while the short one still holds the burst.
+                vec![
+                    Firing(64, set(page)),
+                    Firing(80, set(page)),
+                    Firing(150, set(ticket)),
+                    Firing(250, set(ticket)),
+                ],
+            ));
+        }
+    }
+    all
+}
+
+fn few() -> Vec<Scenario> {
     let none = Mix::default();
     let burst = |events: f64| Mix {
         failed: events / 60.0,
@@ -307,14 +354,17 @@ fn missing() -> Vec<Scenario> {
         scenario(
             "no traffic since the start: no share at all",
             asked(&[(60, Mix::default())]),
-            vec![
-                absent(30, ratio("5m")),
-                absent(30, ratio("1h")),
-                absent(30, ratio("3d")),
-                absent(30, "job:http_server_requests_slow:ratio_rate5m".to_owned()),
-                absent(30, "job:http_server_requests_slow:ratio_rate3d".to_owned()),
-                Firing(60, ""),
-            ],
+            {
+                let windows = ["5m", "30m", "1h", "2h", "6h", "1d", "3d"];
+                let slow =
+                    |window: &str| format!("job:http_server_requests_slow:ratio_rate{window}");
+                let both = windows
+                    .iter()
+                    .flat_map(|window| [ratio(window), slow(window)]);
+                let mut checks: Vec<Check> = both.map(|series| absent(30, series)).collect();
+                checks.push(Firing(60, ""));
+                checks
+            },
         ),
         another_job(),
     ]
