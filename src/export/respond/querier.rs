@@ -611,7 +611,9 @@ impl Call<'_> {
             Encoding::Json => "json",
         };
         let actions = &self.plane.actions;
-        self.running = Some(actions.begin(self.request, seconds, None, format));
+        // Both sides of a difference are of one request.
+        let begin = || actions.begin(self.request, seconds, None, format);
+        self.running.get_or_insert_with(begin);
         let detail = Detail {
             traces: selection.tells_traces_apart(),
             times,
@@ -723,3 +725,7 @@ impl Call<'_> {
         Ok((out, schema::SELECT_SERIES_RESPONSE))
     }
 }
+
+#[cfg(test)]
+#[path = "querier_tests.rs"]
+mod tests;
