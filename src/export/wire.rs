@@ -117,7 +117,7 @@ mod tests {
         assert!(decoded.flag);
         assert_eq!(decoded.texts, ["", "größe"]);
         assert_eq!(decoded.list, [0, 128, 16_383, 16_384]);
-        assert_eq!(decoded.double, -1.5);
+        assert_eq!(decoded.double.to_bits(), (-1.5_f64).to_bits());
         assert_eq!(decoded.inner.unwrap().number, 127);
     }
 
