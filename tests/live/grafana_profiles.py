@@ -5,17 +5,20 @@ a line `skipped: why`. Exits 1 with the reason at the first thing that is not as
 """
 
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
 import time
 
-from service import ROOT, STREAMGATE, fail, free_port, wait_for_load
+from service import ROOT, STREAMGATE, fail, free_port, get, wait_for_load
 
 CLIENT = ROOT / "tests" / "live" / "grafana"
 SECONDS = 60
-# Of samples at 19 Hz; what is asked for lies within them.
+# Seconds of samples at 19 Hz; what is asked for lies within them.
 GATHERED = 15
+# Samples that this asks for at least: each journey of the load is then among them.
+SAMPLES = 60
 
 
 def installed(folder):
@@ -32,11 +35,24 @@ def installed(folder):
     return result.returncode == 0
 
 
+def recorded(agent):
+    """Samples that the profiler has taken so far."""
+    page = get(f"{agent}/metrics")[2].decode()
+    line = r'^agent_profile_samples_total\{kind="cpu",result="recorded"\} (\S+)$'
+    found = re.search(line, page, re.MULTILINE)
+    return float(found.group(1)) if found else fail("the page has no count of CPU samples")
+
+
 def ask(agent, folder):
     wait_for_load(agent)
-    time.sleep(GATHERED)
+    begin, first = time.monotonic(), recorded(agent)
+    while time.monotonic() - begin < GATHERED or recorded(agent) - first < SAMPLES:
+        if time.monotonic() - begin > SECONDS - 10:
+            fail(f"{recorded(agent) - first:.0f} samples in {SECONDS - 10} s of load")
+        time.sleep(0.5)
     now = time.time_ns() // 1_000_000
-    span = [str(now - (GATHERED - 2) * 1000), str(now - 2000)]
+    lasted = int(time.monotonic() - begin)
+    span = [str(now - (lasted - 1) * 1000), str(now - 2000)]
     result = subprocess.run(
         ["node", "client.mjs", agent, *span], cwd=folder, capture_output=True, timeout=120
     )

@@ -27,7 +27,7 @@ pub(super) struct Keep {
 impl Keep {
     /// Keeps the encoding that was made.
     pub(super) fn put(self, made: Encoded) {
-        self.kept.put(self.accept, made);
+        self.kept.put(&self.accept, made);
     }
 }
 
