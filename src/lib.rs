@@ -36,6 +36,7 @@ pub use error::Error;
 pub use export::flushed::Flushed;
 pub use export::respond::{Reply, Request};
 pub use instrument::awaits::awaiting;
+pub use instrument::buffer_pool::BufferPool;
 pub use instrument::cache::{
     Cache, CacheClass, CacheSize, EvictionCause, InvalidationKind, Load, Lookup, Tier,
 };
@@ -44,6 +45,7 @@ pub use instrument::label::{Labelled, Labels, label};
 pub use instrument::pool::{Pool, PoolState, PoolUse, PoolWait};
 pub use instrument::query::{Query, QueryLabels, QueryRun};
 pub use instrument::scope::{InRequest, in_request};
+pub use instrument::worker_pool::{QueuedJob, RunningJob, WorkerPool};
 pub use store::metrics::{Counter, Gauge, Held, Histogram, ObservedCounter, TraceContext, UpDown};
 
 #[cfg(feature = "prometheus")]

@@ -23,11 +23,13 @@ use crate::collect::{Source, host, jemalloc, process};
 use crate::error::Error;
 use crate::export::flushed::Flushed;
 use crate::export::respond::{Plane, Reply, Request};
+use crate::instrument::buffer_pool::BufferPool;
 use crate::instrument::cache::{Cache, Tier};
 use crate::instrument::connection::{Connection, Connections};
 use crate::instrument::pool::Pool;
 use crate::instrument::query::{Query, QueryLabels};
 use crate::instrument::request::Requests;
+use crate::instrument::worker_pool::WorkerPool;
 use crate::store::metrics::{Counter, Gauge, Histogram, ObservedCounter, UpDown};
 
 /// A running agent. Clones speak of the same one; when the last is dropped, the agent stops.
@@ -246,6 +248,16 @@ impl AgentHandle {
     /// A pool of database connections.
     pub fn pool(&self, name: &str) -> Pool {
         Pool::new(&self.inner.shared.store, name)
+    }
+
+    /// A pool of buffers that are used again.
+    pub fn buffer_pool(&self, name: &str) -> BufferPool {
+        BufferPool::new(&self.inner.shared.store, name)
+    }
+
+    /// A pool of so many workers with a queue for so many jobs; made once, or its workers count twice.
+    pub fn worker_pool(&self, name: &str, workers: usize, capacity: usize) -> WorkerPool {
+        WorkerPool::new(&self.inner.shared.store, name, workers, capacity)
     }
 
     /// A statement that is run many times; make it once and keep it.

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::assess::leaks::CacheReading;
+use crate::assess::target_file::Thresholds;
 use crate::assess::targets::{self, TargetTable};
-use crate::assess::thresholds::Thresholds;
 use crate::assess::window::{Reading, Window};
 use crate::export::Published;
 use crate::store::Store;

@@ -30,7 +30,7 @@ pub use handle::{AgentHandle, Responding, ShedReason, Shutdown};
 pub use memory_pressure::MemoryPressureSubscription;
 pub use thread_start::thread_started;
 
-use crate::assess::thresholds::Thresholds;
+use crate::assess::target_file::Thresholds;
 use crate::catalog::families;
 use crate::collect::agent_cost::AgentThreads;
 use crate::collect::runtime::Runtimes;

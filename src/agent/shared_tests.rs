@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::judge::Judge;
-use crate::assess::thresholds::Thresholds;
+use crate::assess::target_file::Thresholds;
 use crate::config::Config;
 use crate::store::Store;
 

@@ -5,8 +5,9 @@
 
 pub(crate) mod leaks;
 pub(crate) mod memory_pressure;
+pub(crate) mod target_file;
 pub(crate) mod targets;
-pub(crate) mod thresholds;
+mod thresholds;
 mod trend;
 pub(crate) mod window;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::thresholds::Threshold;
+use super::target_file::Threshold;
 use super::window::{Change, Lookups, Window};
 use crate::catalog::bounds::Bounds;
 use crate::catalog::families;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::target_file::Thresholds;
 use super::targets::{Status, TargetRow, publish};
-use super::thresholds::Thresholds;
 use super::window::{Reading, Window};
 use crate::catalog::families;
 use crate::store::metrics::{Metrics, MetricsLimits, Value};

@@ -1,95 +1,31 @@
-//! What the targets ask for, read from `targets.toml`.
+//! What the targets ask for, read from `targets.toml` and checked.
 //!
 //! The file is part of the program, so that rules, panels and verdicts can be generated from the
-//! same numbers. It is checked all the same: a threshold between two histogram bounds, or a
-//! stretch that is easier than its target, would give verdicts that nobody meant.
+//! same numbers. It is checked all the same: a threshold between two histogram bounds, a stretch that
+//! is easier than its target, or an alert that no share of failures could fire, would be numbers that
+//! nobody meant.
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde::de::Error as _;
-
+use super::target_file::{Burn, Limit, Op, Severity, Span, TargetFile, Threshold, Thresholds};
 use crate::catalog::bounds::Bounds;
+use crate::catalog::{Kind, families};
 use crate::error::Error;
 
 /// The file as it was when the program was built.
 const BUILT_IN: &str = include_str!("../../targets.toml");
 
-/// On which side of the threshold a value should lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(crate) enum Op {
-    #[serde(rename = "<")]
-    Below,
-    #[serde(rename = ">")]
-    Above,
-}
-
-impl Op {
-    pub(crate) fn sign(self) -> &'static str {
-        match self {
-            Self::Below => "<",
-            Self::Above => ">",
-        }
-    }
-
-    /// Says whether `value` meets `threshold`; exactly at it does not.
-    pub(crate) fn holds(self, value: f64, threshold: f64) -> bool {
-        match self {
-            Self::Below => value < threshold,
-            Self::Above => value > threshold,
-        }
-    }
-}
-
-/// One target.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Threshold {
-    pub(crate) title: String,
-    pub(crate) op: Op,
-    pub(crate) must: f64,
-    pub(crate) stretch: f64,
-    pub(crate) unit: String,
-    /// Caches only.
-    #[serde(default, deserialize_with = "span")]
-    warmup: Option<Duration>,
-    /// Caches only.
-    min_lookups: Option<u64>,
-}
-
 impl Threshold {
     /// Uptime before which a cache is not judged: one lifetime of its entries.
     pub(crate) fn warmup(&self) -> Duration {
-        self.warmup.unwrap_or_default()
+        self.warmup.map_or(Duration::ZERO, |span| span.0)
     }
 
     /// Lookups before which a cache is not judged.
     pub(crate) fn min_lookups(&self) -> u64 {
         self.min_lookups.unwrap_or(0)
     }
-}
-
-/// Every target by its id.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Thresholds {
-    pub(crate) latency_p95: Threshold,
-    pub(crate) cache_hit: Threshold,
-    pub(crate) cache_hit_l1: Threshold,
-    pub(crate) cache_hit_l2: Threshold,
-    pub(crate) cache_hit_l3: Threshold,
-    pub(crate) error_ratio: Threshold,
-    pub(crate) throughput: Threshold,
-    pub(crate) cpu: Threshold,
-    pub(crate) memory: Threshold,
-    pub(crate) disk_busy: Threshold,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    target: Thresholds,
 }
 
 impl Thresholds {
@@ -104,37 +40,53 @@ impl Thresholds {
     /// # Errors
     /// Refused, naming key, range and value.
     fn parse(text: &str) -> Result<Self, Error> {
-        let thresholds = match toml::from_str::<File>(text) {
-            Ok(file) => file.target,
-            Err(error) => return Err(refused(in_line(text, &error))),
-        };
-        thresholds.check()?;
-        Ok(thresholds)
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        use Op::{Above, Below};
-        let rows = [
-            ("latency_p95", &self.latency_p95, Below, "s"),
-            ("cache_hit", &self.cache_hit, Above, "ratio"),
-            ("cache_hit_l1", &self.cache_hit_l1, Above, "ratio"),
-            ("cache_hit_l2", &self.cache_hit_l2, Above, "ratio"),
-            ("cache_hit_l3", &self.cache_hit_l3, Above, "ratio"),
-            ("error_ratio", &self.error_ratio, Below, "ratio"),
-            ("throughput", &self.throughput, Above, "1/s"),
-            ("cpu", &self.cpu, Below, "ratio"),
-            ("memory", &self.memory, Below, "ratio"),
-            ("disk_busy", &self.disk_busy, Below, "ratio"),
-        ];
-        for (id, row, op, unit) in rows {
-            check_row(id, row, op, unit)?;
+        match toml::from_str::<TargetFile>(text) {
+            Ok(file) => {
+                check(&file)?;
+                Ok(file.target)
+            }
+            Err(error) => Err(refused(in_line(text, &error))),
         }
-        Ok(())
     }
+}
+
+fn check(file: &TargetFile) -> Result<(), Error> {
+    let label = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if file.job.is_empty() || !file.job.chars().all(label) {
+        return Err(wrong("job", "letters, digits, - and _", &file.job));
+    }
+    if !file.runbooks.starts_with("https://") {
+        return Err(wrong("runbooks", "a URL with https", &file.runbooks));
+    }
+    let [scrape, retention] = [file.scrape, file.retention];
+    if scrape >= retention {
+        return Err(wrong("scrape", format!("shorter than {retention}"), scrape));
+    }
+    for (id, row) in file.target.rows() {
+        let (op, unit) = match id {
+            "latency_p95" => (Op::Below, "s"),
+            "throughput" => (Op::Above, "1/s"),
+            _ if is_cache(id) => (Op::Above, "ratio"),
+            _ => (Op::Below, "ratio"),
+        };
+        check_row(id, row, op, unit)?;
+        check_alert(id, row, retention)?;
+    }
+    for (id, limit) in &file.limit {
+        check_limit(id, limit)?;
+    }
+    Ok(())
+}
+
+fn is_cache(id: &str) -> bool {
+    id.starts_with("cache_hit")
 }
 
 fn check_row(id: &str, row: &Threshold, op: Op, unit: &str) -> Result<(), Error> {
     let key = |key: &str| format!("target.{id}.{key}");
+    if row.title.is_empty() {
+        return Err(wrong(&key("title"), "a few words", &row.title));
+    }
     if row.op != op {
         return Err(wrong(&key("op"), op.sign(), row.op.sign()));
     }
@@ -151,9 +103,8 @@ fn check_row(id: &str, row: &Threshold, op: Op, unit: &str) -> Result<(), Error>
             };
             return Err(wrong(&key(name), range, value));
         }
-        if id == "latency_p95" && !is_request_bound(value) {
-            let range = format!("one of the bounds {}", request_bounds());
-            return Err(wrong(&key(name), range, value));
+        if id == "latency_p95" {
+            check_bound(&key(name), value, Bounds::Request)?;
         }
     }
     if op.holds(row.must, row.stretch) {
@@ -164,13 +115,13 @@ fn check_row(id: &str, row: &Threshold, op: Op, unit: &str) -> Result<(), Error>
         let range = format!("{side} {}, the value of must", row.must);
         return Err(wrong(&key("stretch"), range, row.stretch));
     }
-    let cache = id.starts_with("cache_hit");
     for (name, present) in [
         ("warmup", row.warmup.is_some()),
         ("min_lookups", row.min_lookups.is_some()),
+        ("alert_after", row.alert_after.is_some()),
     ] {
-        if present != cache {
-            let (range, seen) = if cache {
+        if present != is_cache(id) {
+            let (range, seen) = if is_cache(id) {
                 ("present", "nothing")
             } else {
                 ("absent: only caches warm up", "a value")
@@ -178,22 +129,129 @@ fn check_row(id: &str, row: &Threshold, op: Op, unit: &str) -> Result<(), Error>
             return Err(wrong(&key(name), range, seen));
         }
     }
+    if let (Some(warmup), Some(after)) = (row.warmup, row.alert_after)
+        && after < warmup
+    {
+        let range = format!("at least {warmup}, the value of warmup");
+        return Err(wrong(&key("alert_after"), range, after));
+    }
     Ok(())
 }
 
-/// With a bound at the threshold, the share of requests on its good side is exact.
-fn is_request_bound(seconds: f64) -> bool {
-    let nanos = Duration::try_from_secs_f64(seconds).map_or(0, |duration| duration.as_nanos());
-    let mut bounds = Bounds::Request.classic().iter();
-    bounds.any(|bound| u128::from(*bound) == nanos)
+/// Of the keys that only alerts are made from.
+fn check_alert(id: &str, row: &Threshold, retention: Span) -> Result<(), Error> {
+    let key = |key: &str| format!("target.{id}.{key}");
+    let mut words = families::ALL.iter().map(|family| family.signal.word());
+    if !words.any(|word| word == row.signal) {
+        return Err(wrong(&key("signal"), "a signal's word", &row.signal));
+    }
+    if row.value.split(':').count() < 2 {
+        let range = "a recorded series, level:metric:operations";
+        return Err(wrong(&key("value"), range, &row.value));
+    }
+    if row.gate.as_ref().is_some_and(|gate| gate != "load test") {
+        let seen = row.gate.as_deref().unwrap_or_default();
+        return Err(wrong(&key("gate"), "load test", seen));
+    }
+    // A target that is missed pages nobody by itself: symptoms do, and they burn a budget.
+    if row.severity == Severity::Critical {
+        return Err(wrong(&key("severity"), "warning or info", "critical"));
+    }
+    if row.guard.is_some_and(|guard| guard.above < 0.0) {
+        return Err(wrong(&key("guard"), "at least 0", "less"));
+    }
+    let budget = row.budget.unwrap_or(0.0);
+    if row.budget.is_some() && !(budget > 0.0 && budget < 1.0) {
+        return Err(wrong(&key("budget"), "above 0 and below 1", budget));
+    }
+    if row.budget.is_some() == row.burn.is_empty() {
+        let range = "present with budget, and only with it";
+        return Err(wrong(&key("burn"), range, row.burn.len()));
+    }
+    for burn in &row.burn {
+        check_burn(&key("burn"), burn, budget, retention)?;
+    }
+    let hold = row.hold;
+    if hold > retention {
+        return Err(wrong(&key("for"), format!("at most {retention}"), hold));
+    }
+    Ok(())
 }
 
-fn request_bounds() -> String {
-    let bounds = Bounds::Request.classic().iter();
-    let seconds: Vec<String> = bounds
+fn check_burn(key: &str, burn: &Burn, budget: f64, retention: Span) -> Result<(), Error> {
+    let Burn {
+        long, short, hold, ..
+    } = *burn;
+    if short >= long {
+        return Err(wrong(
+            key,
+            format!("shorter than {long} in its short window"),
+            short,
+        ));
+    }
+    if long > retention {
+        let range = format!("at most {retention}, the value of retention");
+        return Err(wrong(key, range, long));
+    }
+    if hold >= long {
+        return Err(wrong(key, format!("shorter than {long} in its for"), hold));
+    }
+    // Nothing fails more often than always: such an alert could never fire.
+    let least = burn.factor * budget;
+    if !(least > 0.0 && least < 1.0) {
+        let range = format!("a factor above 0 that leaves {budget} times it below 1");
+        return Err(wrong(key, range, burn.factor));
+    }
+    if burn.severity == Severity::Info {
+        return Err(wrong(key, "critical or warning", "info"));
+    }
+    Ok(())
+}
+
+fn check_limit(id: &str, limit: &Limit) -> Result<(), Error> {
+    let key = |key: &str| format!("limit.{id}.{key}");
+    let value = match (limit.above, limit.below) {
+        (Some(value), None) | (None, Some(value)) => value,
+        (above, _) => {
+            let seen = if above.is_some() { "both" } else { "neither" };
+            return Err(wrong(&format!("limit.{id}"), "above or below", seen));
+        }
+    };
+    if !(value > 0.0 && value.is_finite()) {
+        return Err(wrong(&format!("limit.{id}"), "above 0 and finite", value));
+    }
+    if !["1", "1/s", "bytes", "ratio", "s"].contains(&limit.unit.as_str()) {
+        return Err(wrong(
+            &key("unit"),
+            "1, 1/s, bytes, ratio or s",
+            &limit.unit,
+        ));
+    }
+    let Some(of) = &limit.of else {
+        return Ok(());
+    };
+    let family = families::ALL.iter().find(|family| family.name == of);
+    match family.map(|family| family.kind) {
+        Some(Kind::Histogram(bounds)) => check_bound(&format!("limit.{id}"), value, bounds),
+        _ => Err(wrong(&key("of"), "a histogram of the catalogue", of)),
+    }
+}
+
+/// With a bound at the threshold, the share on its good side is exact; beyond the last bound a
+/// quantile never comes.
+fn check_bound(key: &str, seconds: f64, bounds: Bounds) -> Result<(), Error> {
+    let nanos = Duration::try_from_secs_f64(seconds).map_or(0, |duration| duration.as_nanos());
+    let mut all = bounds.classic().iter();
+    if all.any(|bound| u128::from(*bound) == nanos) {
+        return Ok(());
+    }
+    let shown: Vec<String> = bounds
+        .classic()
+        .iter()
         .map(|nanos| Duration::from_nanos(*nanos).as_secs_f64().to_string())
         .collect();
-    seconds.join(" ")
+    let range = format!("one of the bounds {}", shown.join(" "));
+    Err(wrong(key, range, seconds))
 }
 
 fn refused(why: impl fmt::Display) -> Error {
@@ -213,31 +271,6 @@ fn in_line(text: &str, error: &toml::de::Error) -> String {
         }
         None => error.message().to_owned(),
     }
-}
-
-/// Reads `45s`, `10m`, `1h` or `35d`.
-fn span<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(from)?;
-    let seconds = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => 86_400,
-        _ => 0,
-    };
-    let number = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
-    number
-        .parse::<u32>()
-        .ok()
-        .map(|number| Duration::from_secs(u64::from(number) * seconds))
-        .filter(|duration| !duration.is_zero())
-        .map(Some)
-        .ok_or_else(|| {
-            let message = format!(
-                "a duration must be a whole number with s, m, h or d, above 0 (got {text:?})"
-            );
-            D::Error::custom(message)
-        })
 }
 
 #[cfg(test)]
@@ -330,6 +363,11 @@ mod tests {
                 "unit = \"1/s\"\nwarmup = \"1m\"",
                 "target.throughput.warmup must be absent: only caches warm up (got \"a value\")",
             ),
+            (
+                "alert_after = \"30m\"",
+                "alert_after = \"4m\"",
+                "target.cache_hit.alert_after must be at least 5m, the value of warmup (got \"4m\")",
+            ),
         ];
         for (from, to, expected) in cases {
             let error = with(from, to);
@@ -338,16 +376,130 @@ mod tests {
     }
 
     #[test]
+    fn an_alert_that_could_never_fire_or_be_computed_is_refused() {
+        let cases = [
+            (
+                "\"5m\", 14.4]",
+                "\"5m\", 100]",
+                "target.error_ratio.burn must be a factor above 0 that leaves 0.01 times it below 1 (got \"100\")",
+            ),
+            (
+                "\"1h\", \"5m\", 10]",
+                "\"5m\", \"1h\", 10]",
+                "target.latency_p95.burn must be shorter than 5m in its short window (got \"1h\")",
+            ),
+            (
+                "retention = \"35d\"",
+                "retention = \"2d\"",
+                "target.latency_p95.burn must be at most 2d, the value of retention (got \"3d\")",
+            ),
+            (
+                "[\"critical\", \"2m\", \"1h\"",
+                "[\"critical\", \"1h\", \"1h\"",
+                "target.latency_p95.burn must be shorter than 1h in its for (got \"1h\")",
+            ),
+            (
+                "[\"critical\", \"2m\"",
+                "[\"info\", \"2m\"",
+                "target.latency_p95.burn must be critical or warning (got \"info\")",
+            ),
+            (
+                "budget = 0.05",
+                "budget = 1",
+                "target.latency_p95.budget must be above 0 and below 1 (got \"1\")",
+            ),
+            (
+                "budget = 0.05",
+                "",
+                "target.latency_p95.burn must be present with budget, and only with it (got \"4\")",
+            ),
+            (
+                "severity = \"warning\"",
+                "severity = \"critical\"",
+                "target.latency_p95.severity must be warning or info (got \"critical\")",
+            ),
+            (
+                "signal = \"cpu\"",
+                "signal = \"processor\"",
+                "target.cpu.signal must be a signal's word (got \"processor\")",
+            ),
+            (
+                "value = \"instance:process_memory:ratio\"",
+                "value = \"process_memory\"",
+                "target.memory.value must be a recorded series",
+            ),
+            (
+                "above = 0.01",
+                "above = 0.011",
+                "limit.pool_wait must be one of the bounds 0.0001",
+            ),
+            (
+                "above = 0.01",
+                "above = 11",
+                "limit.pool_wait must be one of the bounds 0.0001",
+            ),
+            (
+                "of = \"tokio_schedule_delay_seconds\"",
+                "of = \"tokio_alive_tasks\"",
+                "limit.runtime_stall.of must be a histogram of the catalogue",
+            ),
+            (
+                "below = 0.3",
+                "below = 0.3\nabove = 0.2",
+                "limit.traffic_drop must be above or below (got \"both\")",
+            ),
+            (
+                "scrape = \"15s\"",
+                "scrape = \"36d\"",
+                "scrape must be shorter than 35d (got \"36d\")",
+            ),
+            (
+                "runbooks = \"https:",
+                "runbooks = \"http:",
+                "runbooks must be a URL with https",
+            ),
+            (
+                "job = \"streamgate\"",
+                "job = \"a\\\"}\"",
+                "job must be letters, digits, - and _",
+            ),
+            (
+                "\"rps > 1\"",
+                "\"qps > 1\"",
+                "a guard must be rps, errors or shed",
+            ),
+            (
+                "\"1h\", \"5m\", 10]",
+                "\"1h\", \"5m\"]",
+                "line 28: invalid length 4",
+            ),
+        ];
+        for (from, to, expected) in cases {
+            let error = with(from, to);
+            assert!(error.contains(expected), "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_duration_is_shown_as_promql_reads_it() {
+        for text in ["45s", "90m", "1h", "35d"] {
+            let file = format!("x = \"{text}\"");
+            let read: std::collections::BTreeMap<String, Span> = toml::from_str(&file).unwrap();
+            assert_eq!(read["x"].to_string(), text);
+        }
+    }
+
+    #[test]
     fn an_unknown_or_missing_key_is_refused_with_its_line() {
         assert!(
             with("op = \"<\"", "opp = \"<\"")
-                .starts_with("targets.toml: line 6: unknown field `opp`")
+                .starts_with("targets.toml: line 18: unknown field `opp`")
         );
         assert!(with("[target.cpu]", "[target.cpus]").contains("unknown field `cpus`"));
         assert!(with("must = 0.2\n", "").contains("missing field `must`"));
         assert!(with("op = \"<\"", "op = \"<=\"").contains("unknown variant `<=`"));
         for bad in ["5", "m", "0m", "-5m", "5w", "", "5é"] {
-            let error = with("\"5m\"", &format!("{bad:?}"));
+            let error = with("\"10m\"", &format!("{bad:?}"));
             assert!(error.contains(&format!("above 0 (got {bad:?})")), "{error}");
         }
     }

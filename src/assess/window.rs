@@ -8,7 +8,7 @@ use crate::catalog::families;
 use crate::config;
 use crate::store::metrics::{Layout, Snapshot, Value};
 
-use super::thresholds::Thresholds;
+use super::target_file::Thresholds;
 
 /// A reading is kept for good if it lies this far from the one before, else the next replaces it:
 /// so the newest is always fresh, and frequent readings do not shorten the window. A little under

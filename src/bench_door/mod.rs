@@ -3,7 +3,8 @@
 //!
 //! No promise is made about it: it may change or go with any version.
 
-use crate::catalog::families::HTTP_SERVER_REQUEST_DURATION;
+use crate::catalog::Kind;
+use crate::catalog::families::{self, HTTP_SERVER_REQUEST_DURATION};
 use crate::config;
 use crate::error::Error;
 use crate::export::{openmetrics, text};
@@ -18,6 +19,16 @@ pub use steps::{
 
 #[cfg(all(feature = "profiling", target_os = "linux"))]
 mod steps;
+
+/// Every family of the catalogue, with the bounds of those that are histograms, in their smallest unit.
+///
+/// The alert rules name families in a file that no compiler reads; a test holds the two together.
+pub fn catalogue() -> impl Iterator<Item = (&'static Metric, &'static [u64])> {
+    families::ALL.iter().map(|family| match family.kind {
+        Kind::Histogram(bounds) => (*family, bounds.classic()),
+        _ => (*family, [].as_slice()),
+    })
+}
 
 /// The metrics core without an agent around it.
 #[derive(Debug)]

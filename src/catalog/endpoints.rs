@@ -49,6 +49,18 @@ pub(crate) struct Absent {
     pub(crate) reason: &'static str,
 }
 
+/// Where Pyroscope's servers answer queries of profiles, each method at a path of its own below.
+pub(crate) const QUERIER: &str = "/querier.v1.QuerierService/";
+
+/// One of these methods, asked by POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Method {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    /// A request as JSON, for a command to copy.
+    pub(crate) request: &'static str,
+}
+
 /// A form in which a profile can be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Form {
@@ -101,6 +113,7 @@ pub(crate) const JEMALLOC: bool = cfg!(feature = "jemalloc");
 pub(crate) enum Place {
     Served(&'static Endpoint),
     Absent(&'static Absent),
+    Query(&'static Method),
 }
 
 /// What stands at a path, `None` for an unknown one.
@@ -112,7 +125,14 @@ pub(crate) fn find(path: &str) -> Option<Place> {
             .find(|row| row.path == path)
             .map(Place::Absent)
     };
-    served.or_else(absent)
+    let method = || {
+        let name = path.strip_prefix(QUERIER)?;
+        METHODS
+            .iter()
+            .find(|row| row.name == name)
+            .map(Place::Query)
+    };
+    served.or_else(absent).or_else(method)
 }
 
 const fn row(
@@ -365,6 +385,58 @@ pub(crate) static ABSENT: &[Absent] = &[
     Absent {
         path: "/debug/pprof/trace",
         reason: "execution traces are a record of Go's scheduler",
+    },
+];
+
+/// A selection, but for the profile's type.
+const SELECTION: &str = r#"{"profile_typeID":"process_cpu:cpu:nanoseconds:cpu:nanoseconds"}"#;
+
+/// Grafana's methods, as its data source of type Pyroscope asks them.
+pub(crate) static METHODS: [Method; 9] = [
+    Method {
+        name: "ProfileTypes",
+        help: "The types of profiles that there are.",
+        request: "{}",
+    },
+    Method {
+        name: "LabelNames",
+        help: "The labels that samples have.",
+        request: "{}",
+    },
+    Method {
+        name: "LabelValues",
+        help: "The values of one of them.",
+        request: r#"{"name":"http_route"}"#,
+    },
+    Method {
+        name: "Series",
+        help: "The sets of values that some labels have together.",
+        request: r#"{"label_names":["http_route"]}"#,
+    },
+    Method {
+        name: "SelectMergeStacktraces",
+        help: "A flame graph of the samples that a label selector chooses.",
+        request: SELECTION,
+    },
+    Method {
+        name: "SelectMergeSpanProfile",
+        help: "The same of the requests whose spans are given.",
+        request: r#"{"profile_typeID":"process_cpu:cpu:nanoseconds:cpu:nanoseconds","span_selector":["00f067aa0ba902b7"]}"#,
+    },
+    Method {
+        name: "SelectSeries",
+        help: "Their values over time, by the labels of group_by, one sum for each step.",
+        request: r#"{"profile_typeID":"process_cpu:cpu:nanoseconds:cpu:nanoseconds","group_by":["http_route"],"step":15}"#,
+    },
+    Method {
+        name: "SelectMergeProfile",
+        help: "The samples as pprof's message.",
+        request: SELECTION,
+    },
+    Method {
+        name: "Diff",
+        help: "Two selections, left and right, as one flame graph.",
+        request: r#"{"left":{"profile_typeID":"process_cpu:cpu:nanoseconds:cpu:nanoseconds"},"right":{"profile_typeID":"process_cpu:cpu:nanoseconds:cpu:nanoseconds"}}"#,
     },
 ];
 

@@ -233,6 +233,11 @@ impl Guard {
 
     fn place(&self, request: &Request) -> Result<Place, Refusal> {
         let place = endpoints::find(&request.path).ok_or_else(|| {
+            if request.path.starts_with(endpoints::QUERIER) {
+                let names = endpoints::METHODS.map(|method| method.name);
+                let text = format!("no such method, but {}", names.join(", "));
+                return Refusal::new(501, Reason::Route, text);
+            }
             let text = if request.path.starts_with("/debug/pprof/") {
                 "Unknown profile"
             } else {
@@ -240,9 +245,10 @@ impl Guard {
             };
             Refusal::new(404, Reason::Route, text)
         })?;
-        let (post, allow) = match place {
-            Place::Served(endpoint) => (endpoint.post, endpoint.allow()),
-            Place::Absent(_) => (None, "GET, HEAD"),
+        let (get, post, allow) = match place {
+            Place::Served(endpoint) => (true, endpoint.post, endpoint.allow()),
+            Place::Absent(_) => (true, None, "GET, HEAD"),
+            Place::Query(_) => (false, Some(Plane::Profile), "POST"),
         };
         let text = match (&*request.method, post) {
             ("POST", Some(Plane::Control)) if !self.control => {
@@ -250,7 +256,8 @@ impl Guard {
                 return Err(Refusal::new(404, Reason::Absent, text));
             }
             ("POST", Some(_)) => return Ok(place),
-            ("GET" | "HEAD", _) => return Ok(place),
+            ("GET" | "HEAD", _) if get => return Ok(place),
+            (_, Some(_)) if !get => "method POST required",
             (_, Some(_)) => "method GET or POST required",
             (_, None) => "method GET required",
         };
@@ -377,6 +384,26 @@ mod tests {
                 "method GET or POST required",
             ),
             ("OPTIONS", "/debug/pprof/heap", 405, "method GET required"),
+            ("POST", "/querier.v1.QuerierService/Diff", 200, ""),
+            (
+                "GET",
+                "/querier.v1.QuerierService/Diff",
+                405,
+                "method POST required",
+            ),
+            (
+                "HEAD",
+                "/querier.v1.QuerierService/Diff",
+                405,
+                "method POST required",
+            ),
+            (
+                "POST",
+                "/querier.v1.QuerierService/Nope",
+                501,
+                "no such method, but ProfileTypes, LabelNames, LabelValues, Series, \
+                 SelectMergeStacktraces, SelectMergeSpanProfile, SelectSeries, SelectMergeProfile, Diff",
+            ),
             ("get", "/metrics", 405, "method GET required"),
             ("GET", "/nope", 404, "no such endpoint; / lists them"),
             ("GET", "/metrics/", 404, "no such endpoint; / lists them"),

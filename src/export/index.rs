@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use crate::catalog::endpoints::{self, Endpoint, HTML};
+use crate::catalog::endpoints::{self, Endpoint, HTML, Method};
 use crate::export::respond::Plane;
 use crate::export::respond::message::{Reply, Request};
 
@@ -22,6 +22,7 @@ pub(super) fn agent(plane: &Plane, request: &Request) -> Reply {
     // The guard has let this Host through, so it is ours; escaped all the same.
     let host = request.list("host").unwrap_or_default();
     let rows: Vec<String> = endpoints::ALL.iter().map(|row| line(row, &host)).collect();
+    let methods = endpoints::METHODS.map(|row| method(&row, &host));
     let version = if plane.config.version.is_empty() {
         String::new()
     } else {
@@ -30,12 +31,16 @@ pub(super) fn agent(plane: &Plane, request: &Request) -> Reply {
     let body = format!(
         "<h1>{service}{version}</h1>\n\
          <p>streamgate-agent {agent}, up {uptime}.</p>\n\
-         {forms}<table>\n<tr><th>Path<th>What it gives<th>Command\n{rows}</table>\n",
+         {forms}<table>\n<tr><th>Path<th>What it gives<th>Command\n{rows}</table>\n\
+         <table>\n<tr><th>{querier}<th>What Grafana gets, with this address as a data source of type Pyroscope\
+         <th>Command\n{methods}</table>\n",
         service = Escaped(&plane.config.service),
         agent = env!("CARGO_PKG_VERSION"),
         forms = forms(plane, "debug/pprof/profile"),
         uptime = uptime(plane.started.elapsed().as_secs()),
         rows = rows.concat(),
+        querier = endpoints::QUERIER,
+        methods = methods.concat(),
     );
     page(&plane.config.service, &body)
 }
@@ -147,6 +152,21 @@ fn line(row: &Endpoint, host: &str) -> String {
         "<tr><td><a href=\"{target}{query}\">{path}</a><td>{help}{parameters}<td><code>{command}</code>\n",
         path = row.path,
         query = Escaped(query(row)),
+        help = Escaped(row.help),
+        command = Escaped(&command),
+    )
+}
+
+fn method(row: &Method, host: &str) -> String {
+    let command = format!(
+        "curl -H 'content-type: application/json' -d '{request}' http://{host}{querier}{name}",
+        request = row.request,
+        querier = endpoints::QUERIER,
+        name = row.name,
+    );
+    format!(
+        "<tr><td>{name}<td>{help}<td><code>{command}</code>\n",
+        name = row.name,
         help = Escaped(row.help),
         command = Escaped(&command),
     )

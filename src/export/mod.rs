@@ -33,6 +33,7 @@ pub(crate) mod otlp;
 pub(crate) mod pprof;
 #[cfg(feature = "otlp")]
 pub(crate) mod push;
+pub(crate) mod pyroscope;
 mod rate;
 pub(crate) mod respond;
 pub(crate) mod runtime_frames;

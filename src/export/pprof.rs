@@ -40,7 +40,8 @@ fn compress(message: &Message) -> Vec<u8> {
 /// Level 4 of 9 (a guess): higher levels cost the host CPU time for a body that is read once.
 const COMPRESSION: u32 = 4;
 
-fn message(profile: &Profile, limit: usize) -> Message {
+/// The message itself, within a limit.
+pub(super) fn message(profile: &Profile, limit: usize) -> Message {
     let mut tables = Tables::choose(profile, limit);
     let overflow = tables.overflow(profile);
     let overflow = overflow.as_ref();

@@ -44,7 +44,6 @@ fn unpack(body: &[u8]) -> Vec<u8> {
 }
 
 /// What is in a pprof body: the sum of each column, how many samples, since when.
-#[cfg(feature = "otlp-profiles")]
 pub(in crate::export) fn read_pprof(body: &[u8]) -> (Vec<(String, i64)>, usize, i64) {
     let profile = decode(body);
     let columns = profile.sample_type.iter().enumerate();

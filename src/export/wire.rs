@@ -1,4 +1,4 @@
-//! Writes protocol buffer messages, as far as profile.proto needs them.
+//! Writes protocol buffer messages, as far as profile.proto and Pyroscope's queries need them.
 //!
 //! Zero values are left out as proto3 does, except inside packed lists, where places count.
 
@@ -7,6 +7,7 @@
 pub(crate) struct Message(Vec<u8>);
 
 const VARINT: u64 = 0;
+const FIXED64: u64 = 1;
 const DELIMITED: u64 = 2;
 
 impl Message {
@@ -15,6 +16,14 @@ impl Message {
         if value != 0 {
             self.key(field, VARINT);
             self.varint(value);
+        }
+    }
+
+    /// A number with a fraction.
+    pub(crate) fn double(&mut self, field: u32, value: f64) {
+        if value.to_bits() != 0 {
+            self.key(field, FIXED64);
+            self.0.extend_from_slice(&value.to_le_bytes());
         }
     }
 
@@ -44,6 +53,10 @@ impl Message {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     fn key(&mut self, field: u32, wire_type: u64) {
@@ -78,6 +91,8 @@ mod tests {
         texts: Vec<String>,
         #[prost(uint64, repeated, tag = "5")]
         list: Vec<u64>,
+        #[prost(double, tag = "6")]
+        double: f64,
         #[prost(message, optional, boxed, tag = "2047")]
         inner: Option<Box<Decoded>>,
     }
@@ -94,6 +109,7 @@ mod tests {
         message.bytes(4, b"");
         message.bytes(4, "größe".as_bytes());
         message.packed(5, [0, 128, 16_383, 16_384]);
+        message.double(6, -1.5);
         message.message(2047, &inner);
         let decoded = Decoded::decode(message.as_bytes()).unwrap();
         assert_eq!(decoded.number, u64::MAX);
@@ -101,6 +117,7 @@ mod tests {
         assert!(decoded.flag);
         assert_eq!(decoded.texts, ["", "größe"]);
         assert_eq!(decoded.list, [0, 128, 16_383, 16_384]);
+        assert_eq!(decoded.double.to_bits(), (-1.5_f64).to_bits());
         assert_eq!(decoded.inner.unwrap().number, 127);
     }
 
@@ -109,6 +126,7 @@ mod tests {
         let mut message = Message::default();
         message.number(1, 0);
         message.flag(3, false);
+        message.double(6, 0.0);
         message.packed(5, []);
         assert!(message.as_bytes().is_empty());
     }

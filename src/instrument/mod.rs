@@ -5,6 +5,7 @@
 //! once when it ends; one that is dropped without an end records what the drop means, or nothing.
 
 pub(crate) mod awaits;
+pub(crate) mod buffer_pool;
 pub(crate) mod cache;
 pub(crate) mod connection;
 pub(crate) mod label;
@@ -16,6 +17,7 @@ pub(crate) mod routes;
 pub(crate) mod scope;
 #[cfg_attr(not(feature = "otlp"), path = "traces_off.rs")]
 pub(crate) mod traces;
+pub(crate) mod worker_pool;
 
 #[cfg(feature = "tracing")]
 mod bounded_text;

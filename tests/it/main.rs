@@ -8,6 +8,7 @@
 )]
 
 mod agent;
+mod alerts;
 mod awaits;
 mod budget;
 mod client;

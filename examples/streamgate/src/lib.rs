@@ -18,5 +18,7 @@ pub mod settings;
 mod api;
 mod cache;
 mod db;
+mod faults;
 mod observe;
 mod problem;
+mod work;

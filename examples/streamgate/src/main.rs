@@ -32,7 +32,7 @@ enum Log {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serves the API until SIGINT or SIGTERM.
-    Serve(streamgate::settings::Args),
+    Serve(Box<streamgate::settings::Args>),
     /// Caches what a running service answers, until SIGINT or SIGTERM.
     Edge(streamgate::edge::Args),
     /// Moves contents older than a year to cold storage, once.
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Fatal> {
     match command {
-        Command::Serve(args) => streamgate::serve::run(args).await,
+        Command::Serve(args) => streamgate::serve::run(*args).await,
         Command::Edge(args) => streamgate::edge::run(args).await,
         Command::Archive(args) => streamgate::archive::command::run(args).await,
         Command::Bench(args) => streamgate::bench::run(args).await,

@@ -7,6 +7,8 @@ use streamgate_agent::{
     QueryLabels, ShedReason, Tier, Unit,
 };
 
+use crate::faults::Faults;
+
 static BATCH_ROWS: Metric =
     Metric::rows_histogram("streamgate_batch_rows", "Rows per batch that was written.");
 static RESPONSE_BYTES: Metric = Metric::counter(
@@ -95,10 +97,11 @@ impl ArchiveHandles {
     }
 }
 
-/// Handles by what they observe.
+/// Handles by what they observe, and the switches of what can be broken.
 #[derive(Clone, Debug)]
 pub(crate) struct Observe {
     pub(crate) agent: AgentHandle,
+    pub(crate) faults: Faults,
     pub(crate) content_cache: Cache,
     pub(crate) page_cache: Cache,
     pub(crate) user_cache: Cache,
@@ -119,6 +122,8 @@ pub(crate) struct Listener {
     pub(crate) agent: AgentHandle,
     pub(crate) refused: Counter,
     pub(crate) accept_failures: Counter,
+    /// `None` where nothing can be broken: at the edge.
+    pub(crate) faults: Option<Faults>,
 }
 
 impl Listener {
@@ -126,8 +131,9 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Observe::new`].
-    pub(crate) fn new(agent: AgentHandle) -> Result<Self, Error> {
+    pub(crate) fn new(agent: AgentHandle, faults: Option<Faults>) -> Result<Self, Error> {
         Ok(Self {
+            faults,
             refused: agent.counter(&REFUSED, &[])?,
             accept_failures: agent.counter(&ACCEPT_FAILURES, &[])?,
             agent,
@@ -141,7 +147,10 @@ impl Observe {
     /// # Errors
     /// A family of the service collides with one that the agent or the host registered otherwise.
     pub(crate) fn new(agent: AgentHandle) -> Result<Self, Error> {
+        let faults = Faults::new(&agent)?;
         Ok(Self {
+            listener: Listener::new(agent.clone(), Some(faults.clone()))?,
+            faults,
             content_cache: agent.cache("content", Tier::L1),
             page_cache: agent.cache("pages", Tier::L1),
             user_cache: agent.cache("users", Tier::L1),
@@ -153,7 +162,6 @@ impl Observe {
             pending: agent.gauge(&PENDING, &[])?,
             oldest: agent.gauge(&OLDEST, &[])?,
             archive: ArchiveHandles::new(&agent)?,
-            listener: Listener::new(agent.clone())?,
             agent,
         })
     }

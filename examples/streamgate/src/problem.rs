@@ -7,7 +7,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -50,6 +52,12 @@ pub(crate) enum Problem {
     BadGateway,
     /// The service does not answer the edge in time.
     GatewayTimeout,
+    /// As many jobs wait as may.
+    QueueFull,
+    /// The admin plane wants its token.
+    Unauthorized,
+    /// The service is not run to be broken; the text says by which setting.
+    Forbidden(&'static str),
     /// The database is away for now; the cause is for the log.
     Unavailable(Arc<dyn Error + Send + Sync>),
     /// The content is for owners of an NFT, and the request does not show one.
@@ -98,6 +106,8 @@ impl Problem {
             Self::BadParameter(_) | Self::BadCursor | Self::UnknownField { .. } => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Exists | Self::InProgress => StatusCode::CONFLICT,
@@ -106,7 +116,7 @@ impl Problem {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BatchInvalid(_) | Self::KeyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
+            Self::Overloaded | Self::PoolTimeout | Self::QueueFull | Self::Unavailable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::BadGateway => StatusCode::BAD_GATEWAY,
@@ -139,9 +149,12 @@ impl Problem {
                 "The idempotency key belongs to another request",
             ),
             Self::Overloaded => ("overloaded", "The service is overloaded"),
+            Self::QueueFull => ("queue-full", "Too many jobs wait"),
             Self::PoolTimeout => ("pool-timeout", "The database is overloaded"),
             Self::BadGateway => ("bad-gateway", "The service cannot be reached"),
             Self::GatewayTimeout => ("gateway-timeout", "The service does not answer"),
+            Self::Unauthorized => ("unauthorized", "The token is missing or not ours"),
+            Self::Forbidden(_) => ("forbidden", "This is not allowed here"),
             Self::Unavailable(_) => ("unavailable", "The database is away for now"),
             Self::Gated => ("gated", "The content is for owners"),
             Self::RangeNotSatisfiable { .. } => ("range", "The range lies behind the end"),
@@ -174,12 +187,14 @@ impl Problem {
                 format!("nothing was written; {} errors follow", rows.len())
             }
             Self::KeyMismatch => "send another Idempotency-Key for another body".to_owned(),
-            Self::Overloaded | Self::PoolTimeout | Self::Unavailable(_) => {
+            Self::Overloaded | Self::PoolTimeout | Self::QueueFull | Self::Unavailable(_) => {
                 "try again after the stated time".to_owned()
             }
             Self::BadGateway | Self::GatewayTimeout => {
                 "nothing is kept that could be served instead".to_owned()
             }
+            Self::Unauthorized => "send Authorization: Bearer and the admin token".to_owned(),
+            Self::Forbidden(why) => (*why).to_owned(),
             Self::Gated => "show a token of POST /v1/nft/verify for an owner's wallet".to_owned(),
             Self::RangeNotSatisfiable { length } => format!("there are {length} bytes"),
             Self::Internal(_) => "the cause is in the log under this trace_id".to_owned(),
@@ -252,12 +267,18 @@ pub(crate) fn render(response: Response, request_headers: &TraceParent) -> Respo
         Problem::MethodNotAllowed(allow) => {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
+        Problem::Unauthorized => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         Problem::RangeNotSatisfiable { length } => {
             if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
                 headers.insert(CONTENT_RANGE, range);
             }
         }
-        Problem::Overloaded | Problem::PoolTimeout | Problem::Unavailable(_) => {
+        Problem::Overloaded
+        | Problem::PoolTimeout
+        | Problem::QueueFull
+        | Problem::Unavailable(_) => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         _ => {}

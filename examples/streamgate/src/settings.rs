@@ -42,6 +42,8 @@ pub struct Settings {
     pub in_flight: usize,
     /// Connections held at once; more are closed unanswered.
     pub connections: usize,
+    /// Jobs that wait for a worker, 1..=2 048, half of what is remembered; more are answered 503.
+    pub job_queue: usize,
     /// Longest time from a complete request head to the response head.
     pub request_deadline: Duration,
     /// Longest time of one statement.
@@ -71,6 +73,23 @@ pub struct Settings {
     pub archive_every: Option<Duration>,
     /// Whether the agent's endpoints may change the process, such as the allocator's tuning.
     pub control: bool,
+    /// Address of the admin plane, on loopback; port 0 takes a free one, `None` has none.
+    pub admin: Option<SocketAddr>,
+    /// What a POST to the admin plane must know; `None` makes one at random.
+    pub admin_token: Option<String>,
+    /// Whether the service may be broken on command.
+    pub profile: Profile,
+}
+
+/// What the service is run for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[non_exhaustive]
+pub enum Profile {
+    /// To be looked at: faults can be switched on.
+    #[default]
+    Demo,
+    /// To serve: faults are refused.
+    Production,
 }
 
 /// Files that make a server speak TLS, both PEM.
@@ -98,6 +117,7 @@ impl Default for Settings {
             cursor_keys: Vec::new(),
             in_flight: 1_024,
             connections: 4_096,
+            job_queue: 1_024,
             request_deadline: Duration::from_secs(5),
             query_deadline: Duration::from_secs(2),
             stop_notice: Duration::ZERO,
@@ -114,6 +134,9 @@ impl Default for Settings {
             archive_after: crate::archive::YEAR,
             archive_every: None,
             control: false,
+            admin: None,
+            admin_token: None,
+            profile: Profile::default(),
         }
     }
 }
@@ -157,6 +180,9 @@ pub struct Args {
     /// File with the 32 bytes that sign cursors; a second one still verifies old cursors.
     #[arg(long)]
     cursor_key_file: Vec<PathBuf>,
+    /// Jobs that wait for a worker; more are answered 503.
+    #[arg(long, default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=2_048))]
+    job_queue: u32,
     /// Seconds between "not ready" and the end of accepting.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60))]
     stop_notice: u64,
@@ -191,6 +217,15 @@ pub struct Args {
     /// Let the agent's endpoints change the allocator's tuning and purge it.
     #[arg(long)]
     control: bool,
+    /// Address of the admin plane on this machine.
+    #[arg(long, default_value = "127.0.0.1:8081", value_parser = loopback)]
+    admin: SocketAddr,
+    /// File with the token that a POST to the admin plane must know; without it one is made and logged.
+    #[arg(long)]
+    admin_token_file: Option<PathBuf>,
+    /// What the service is run for; in production the faults are refused.
+    #[arg(long, value_enum, default_value_t = Profile::Demo)]
+    profile: Profile,
 }
 
 impl Args {
@@ -226,9 +261,10 @@ impl Args {
             seed: self.seed,
             cache_bytes: self.cache_mib.map(|mib| mib << 20),
             cursor_keys,
+            job_queue: usize::try_from(self.job_queue).unwrap_or(usize::MAX),
             stop_notice: Duration::from_secs(self.stop_notice),
             redis: self.redis,
-            edge_token: self.edge_token_file.map(token).transpose()?,
+            edge_token: token(self.edge_token_file.as_deref(), "--edge-token-file")?,
             edge_purge: self.edge_purge,
             observed: !self.unobserved,
             chain: ChainSettings {
@@ -240,29 +276,44 @@ impl Args {
             archive_every: (self.archive_every > 0)
                 .then(|| Duration::from_secs(self.archive_every)),
             control: self.control,
+            admin: Some(self.admin),
+            admin_token: token(self.admin_token_file.as_deref(), "--admin-token-file")?,
+            profile: self.profile,
             ..Settings::default()
         })
     }
 }
 
-/// The secret that edge and service share.
+/// The secret in a file, 16..=128 visible characters; `None` without a file.
 ///
 /// # Errors
-/// The file cannot be read or holds another number of characters than 16..=128.
-pub(crate) fn token(path: PathBuf) -> Result<String, Fatal> {
-    let text = std::fs::read_to_string(&path).map_err(|source| Fatal::File {
-        path: path.clone(),
+/// The file cannot be read or holds something else; `parameter` is the option that named it.
+pub(crate) fn token(file: Option<&Path>, parameter: &'static str) -> Result<Option<String>, Fatal> {
+    let Some(path) = file else { return Ok(None) };
+    let text = std::fs::read_to_string(path).map_err(|source| Fatal::File {
+        path: path.to_owned(),
         source,
     })?;
-    let text = text.trim();
-    if !(16..=128).contains(&text.len()) || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(Fatal::OutOfRange {
-            parameter: "--token-file",
-            range: "a file with 16..=128 visible characters".to_owned(),
-            seen: format!("{} bytes in {}", text.len(), path.display()),
-        });
+    let token = text.trim();
+    if (16..=128).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Some(token.to_owned()));
     }
-    Ok(text.to_owned())
+    Err(Fatal::OutOfRange {
+        parameter,
+        range: "a file of 16..=128 visible ASCII characters".to_owned(),
+        seen: format!("{} bytes in {}", token.len(), path.display()),
+    })
+}
+
+/// An address that only this machine reaches.
+pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let refused = || format!("an address of this machine such as 127.0.0.1:0 (got {text:?})");
+    let address: SocketAddr = text.parse().map_err(|_| refused())?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(refused())
+    }
 }
 
 fn cursor_key(path: &Path) -> Result<[u8; CURSOR_KEY_BYTES], Fatal> {

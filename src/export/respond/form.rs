@@ -112,16 +112,19 @@ fn reply(
     Written { format, file, .. }: Written<'_>,
     (bytes, policy): Shown,
 ) -> Result<Reply, Refusal> {
-    let body = plane.large.admit(bytes).ok_or_else(|| {
-        let text = format!("large answers at limit {}", config::LARGE_BODIES);
-        Refusal::new(503, Reason::LargeBodies, text).retry_after(config::WRITE_PROGRESS)
-    })?;
+    let body = plane.large.admit(bytes).ok_or_else(too_many_large)?;
     let reply = Reply::shared(200, format.content_type(), Arc::new(body));
     let reply = present(format, file, reply);
     Ok(match policy {
         Some(policy) => reply.with("Content-Security-Policy", policy),
         None => reply,
     })
+}
+
+/// The refusal of a large answer beyond as many as may be on their way.
+pub(super) fn too_many_large() -> Refusal {
+    let text = format!("large answers at limit {}", config::LARGE_BODIES);
+    Refusal::new(503, Reason::LargeBodies, text).retry_after(config::WRITE_PROGRESS)
 }
 
 /// A body, and for a page with a script the policy that lets this script run and no other.

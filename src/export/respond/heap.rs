@@ -210,7 +210,8 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
     ask.shape.show(plane, &later, earlier.as_deref())
 }
 
-async fn seen(plane: &Plane, wish: HeapProfileWish) -> Result<Arc<Profile>, Refusal> {
+/// The heap profile of a wish.
+pub(super) async fn seen(plane: &Plane, wish: HeapProfileWish) -> Result<Arc<Profile>, Refusal> {
     match wished(plane, HeapWish::Profile(wish)).await? {
         HeapSeen::Profile(profile) => Ok(profile),
         HeapSeen::Stats(_) | HeapSeen::Sites(_) => Err(another_answer()),

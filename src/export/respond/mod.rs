@@ -15,7 +15,8 @@ mod logical;
 pub(crate) mod message;
 mod moment;
 mod profile;
-mod query;
+mod querier;
+pub(crate) mod query;
 mod raises;
 mod scopes;
 mod scrape;
@@ -35,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::catalog::endpoints::{Place, TEXT};
+use crate::catalog::endpoints::{Place, QUERIER, TEXT};
 use crate::catalog::families::AGENT_PANICS;
 use crate::config::Config;
 use crate::export::guard::{Denied, Guard, Reason, Refusal};
@@ -159,12 +160,13 @@ pub(crate) async fn respond(plane: &Plane, request: Request) -> Reply {
 async fn answer(plane: &Plane, request: &Request) -> Result<Reply, Refusal> {
     let place = plane.guard.check(request, Instant::now())?;
     let body = request.body.as_ref().map_err(Refusal::clone)?;
-    let endpoint = match place {
-        Place::Served(endpoint) => endpoint,
-        Place::Absent(absent) => return Err(Refusal::new(501, Reason::Absent, absent.reason)),
-    };
     #[cfg(test)]
     tests::failpoint(request);
+    let endpoint = match place {
+        Place::Served(endpoint) => endpoint,
+        Place::Query(method) => return querier::answer(plane, request, method, body).await,
+        Place::Absent(absent) => return Err(Refusal::new(501, Reason::Absent, absent.reason)),
+    };
     match endpoint.path {
         "/" => Ok(index::agent(plane, request)),
         "/metrics" => scrape::metrics(plane, request).await,
@@ -227,8 +229,11 @@ struct Problem<'a> {
 }
 
 /// An error as the path's clients read it: Go's tool shows a text only with its header, everyone
-/// else gets RFC 9457.
+/// else gets RFC 9457, but for clients of Connect.
 fn failure(path: &str, status: u16, text: &str) -> Reply {
+    if path.starts_with(QUERIER) {
+        return querier::failure(status, text);
+    }
     if path.starts_with("/debug/pprof/") {
         let body = format!("{text}\n").into_bytes();
         return Reply::new(status, TEXT, body).with("X-Go-Pprof", "1");

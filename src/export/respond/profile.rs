@@ -91,17 +91,26 @@ async fn answer(plane: &Plane, ask: &Ask) -> Result<Reply, Refusal> {
 }
 
 fn wish(plane: &Plane, ask: &Ask, span: CpuSpan) -> Result<Wish, Refusal> {
-    let wait = match span {
+    let detail = Detail {
+        traces: ask.shape.tells_traces_apart(),
+        times: ask.shape.format.shows_time(),
+    };
+    let names = ask.shape.names;
+    wished(
+        plane,
+        CpuWish {
+            span,
+            detail,
+            names,
+        },
+    )
+}
+
+/// Puts a wish on the board.
+pub(super) fn wished(plane: &Plane, wish: CpuWish) -> Result<Wish, Refusal> {
+    let wait = match wish.span {
         CpuSpan::Next { duration, .. } => duration + config::SYMBOLISE,
         CpuSpan::Ago { .. } | CpuSpan::Between { .. } => config::SYMBOLISE,
-    };
-    let wish = CpuWish {
-        span,
-        detail: Detail {
-            traces: ask.shape.tells_traces_apart(),
-            times: ask.shape.format.shows_time(),
-        },
-        names: ask.shape.names,
     };
     let demand = plane.store.cpu.ask(wish, Instant::now() + wait);
     let demand = demand.map_err(crowded)?;
@@ -109,12 +118,13 @@ fn wish(plane: &Plane, ask: &Ask, span: CpuSpan) -> Result<Wish, Refusal> {
 }
 
 /// A wish on the board, and how long it may wait there.
-struct Wish {
+pub(super) struct Wish {
     demand: Demand<CpuWish, CpuAnswer>,
     wait: Duration,
 }
 
-async fn answered(wish: Wish) -> Result<Arc<Profile>, Refusal> {
+/// What comes of it. A span of which nothing is held is a 404.
+pub(super) async fn answered(wish: Wish) -> Result<Arc<Profile>, Refusal> {
     match wish.demand.await {
         Outcome::Answered(Ok(profile)) => Ok(profile),
         Outcome::Answered(Err(NoProfile { text, not_held })) => Err(if not_held {

@@ -28,6 +28,11 @@ use crate::db::content::{Content, ContentFilter, ContentSummary, Storage};
 use crate::db::nft::Nft;
 use crate::db::{Database, DbError, Position};
 use crate::problem::Problem;
+use crate::work::buffers::Buffers;
+
+/// Names of the fields, numbers and punctuation: what the JSON of a content has beside its texts. More
+/// only costs a larger buffer.
+const AROUND: usize = 512;
 
 /// The collection and its items.
 pub(super) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
@@ -113,7 +118,9 @@ impl List for ContentFilter {
         after: Position,
         limit: u32,
     ) -> Result<Vec<ContentSummary>, DbError> {
-        db.content_page(self, after, limit).await
+        let rows = db.content_page(self, after, limit).await?;
+        db.read_again_one_by_one(&rows).await?;
+        Ok(rows)
     }
 
     fn position(row: &ContentSummary) -> Option<Position> {
@@ -146,13 +153,15 @@ async fn detail(
         reply::dated(answer, view.age(), &[Tag::Content(id)])
     };
     if fields != FieldSet::ALL || media != Media::Json {
-        let shown = Represented::of(&view.content, nfts, fields, media)?;
+        let buffers = Some(&app.work.buffers);
+        let shown = Represented::of(buffers, &view.content, nfts, fields, media)?;
         return Ok(answer(&shown));
     }
     let shown = match view.whole.get() {
         Some(whole) => whole,
         None => {
-            let whole = Represented::of(&view.content, nfts, fields, media)?;
+            // In memory of its own: the cache would keep a buffer of the pool for as long.
+            let whole = Represented::of(None, &view.content, nfts, fields, media)?;
             view.whole.get_or_init(|| whole)
         }
     };
@@ -217,15 +226,14 @@ async fn load_view(app: &App, id: Uuid, with_nfts: bool) -> Result<Option<Conten
     }
 }
 
-/// A content with its tag.
+/// A content with its tag, as its writer sees it: all of it as JSON.
 pub(super) fn represent(
+    buffers: &Buffers,
     status: StatusCode,
     content: &Content,
-    nfts: Option<&[Nft]>,
-    fields: FieldSet,
-    media: Media,
 ) -> Result<Response, Problem> {
-    let shown = Represented::of(content, nfts, fields, media)?;
+    let media = Media::Json;
+    let shown = Represented::of(Some(buffers), content, None, FieldSet::ALL, media)?;
     Ok(shown.answer(status, content.is_gated(), media))
 }
 
@@ -239,19 +247,27 @@ pub(super) struct Represented {
 
 impl Represented {
     fn of(
+        buffers: Option<&Buffers>,
         content: &Content,
         nfts: Option<&[Nft]>,
         fields: FieldSet,
         media: Media,
     ) -> Result<Self, Problem> {
-        let json = serde_json::to_vec(&Expanded {
+        let shown = Expanded {
             content,
             nfts,
             fields,
-        });
-        let body =
-            json.and_then(|json| media.encode::<wire::Content>(json.into_boxed_slice().into()));
-        let body = body.map_err(|error| Problem::Internal(Arc::new(error)))?;
+        };
+        let internal = |error| Problem::Internal(Arc::new(error));
+        let json = match buffers {
+            Some(buffers) => reply::written(buffers, content.heap_bytes() + AROUND, &shown)?,
+            // Kept, so as long as it is.
+            None => {
+                let json = serde_json::to_vec(&shown).map_err(internal)?;
+                json.into_boxed_slice().into()
+            }
+        };
+        let body = media.encode::<wire::Content>(json).map_err(internal)?;
         let tag = match nfts {
             Some(_) => BaseTag::of_body(content.version, fields, media, &body),
             None => BaseTag::of_row(content.version, fields, media, shows_cold(content, fields)),

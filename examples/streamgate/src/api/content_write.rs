@@ -21,9 +21,7 @@ use super::ask::Ask;
 use super::body;
 use super::content::represent;
 use super::etag::Expected;
-use super::fields::FieldSet;
 use super::input::{ContentInput, Invalid, PatchInput};
-use super::media::Media;
 use super::state::App;
 use crate::db::content::{Content, Storage};
 use crate::db::content_write::{Guarded, Inserted, NewContent};
@@ -44,6 +42,7 @@ where
     let row = input.into_row(now_micros()).map_err(refuse)?;
     let content = as_stored(&row)?;
     let deadline = app.db.write_deadline();
+    let buffers = app.work.buffers.clone();
     let inserted = finish(deadline, async move {
         let inserted = app
             .db
@@ -63,13 +62,7 @@ where
             });
         }
     }
-    let mut response = represent(
-        StatusCode::CREATED,
-        &content,
-        None,
-        FieldSet::ALL,
-        Media::Json,
-    )?;
+    let mut response = represent(&buffers, StatusCode::CREATED, &content)?;
     let location = HeaderValue::try_from(format!("/v1/content/{}", content.id));
     if let Ok(location) = location {
         response.headers_mut().insert(LOCATION, location);
@@ -89,6 +82,7 @@ where
     let input: PatchInput = serde_json::from_slice(&bytes).map_err(malformed)?;
     let patch = input.into_patch().map_err(refuse)?;
     let deadline = app.db.write_deadline();
+    let buffers = app.work.buffers.clone();
     let changed = finish(deadline, async move {
         let accepts = |version| expected.accepts(version);
         let mut changed = app
@@ -107,9 +101,7 @@ where
         changed.map_err(|error| app.refused(error))
     });
     match changed.await? {
-        Guarded::Done { value, .. } => {
-            represent(StatusCode::OK, &value, None, FieldSet::ALL, Media::Json).map(not_stored)
-        }
+        Guarded::Done { value, .. } => represent(&buffers, StatusCode::OK, &value).map(not_stored),
         Guarded::Missing => Err(Problem::NotFound),
         Guarded::Stale => Err(Problem::PreconditionFailed),
         Guarded::Cold => Err(Problem::Overloaded),

@@ -27,8 +27,12 @@ pub(crate) struct Encoded {
 }
 
 /// Encodings of one answer by the Accept-Encoding that led to them, at most [`VALUES`].
+///
+/// The value is copied: a `HeaderValue` of a request is a piece of the connection's read buffer, and one
+/// that stays keeps all 8 KiB of it. Measured, 2026-11-27: half of the service's memory after two minutes
+/// at 500 requests/s.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Mutex<Vec<(HeaderValue, Encoded)>>);
+pub(crate) struct Kept(Mutex<Vec<(Box<[u8]>, Encoded)>>);
 
 impl Kept {
     /// What all that may be kept weighs for a body of so many bytes: three encodings, of which text takes
@@ -40,25 +44,25 @@ impl Kept {
     /// The body for a client that accepts this.
     pub(crate) fn get(&self, accept: &HeaderValue) -> Option<Encoded> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().find(|(known, _)| known == accept);
+        let found = kept.iter().find(|(known, _)| **known == *accept.as_bytes());
         found.map(|(_, encoded)| encoded.clone())
     }
 
     /// Keeps what was made for a client that accepts this. Two values that lead to one encoding share its
     /// bytes.
-    pub(crate) fn put(&self, accept: HeaderValue, made: Encoded) {
+    pub(crate) fn put(&self, accept: &HeaderValue, made: Encoded) {
         if accept.len() > LONGEST {
             return;
         }
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() >= VALUES || kept.iter().any(|(known, _)| *known == accept) {
+        if kept.len() >= VALUES || kept.iter().any(|(known, _)| **known == *accept.as_bytes()) {
             return;
         }
         let same = kept
             .iter()
             .find(|(_, other)| other.encoding == made.encoding);
         let encoded = same.map_or(made, |(_, other)| other.clone());
-        kept.push((accept, encoded));
+        kept.push((accept.as_bytes().into(), encoded));
     }
 }
 
@@ -80,10 +84,10 @@ mod tests {
             HeaderValue::from_static("gzip"),
             HeaderValue::from_static("gzip, br"),
         );
-        kept.put(gzip.clone(), made("gzip", b"g"));
+        kept.put(&gzip, made("gzip", b"g"));
         assert_eq!(kept.get(&gzip), Some(made("gzip", b"g")));
         assert_eq!(kept.get(&all), None);
-        kept.put(all.clone(), made("br", b"b"));
+        kept.put(&all, made("br", b"b"));
         assert_eq!(kept.get(&all), Some(made("br", b"b")));
     }
 
@@ -94,23 +98,34 @@ mod tests {
             HeaderValue::from_static("gzip"),
             HeaderValue::from_static("gzip;q=1"),
         );
-        kept.put(one.clone(), made("gzip", b"first"));
-        kept.put(other.clone(), made("gzip", b"later"));
+        kept.put(&one, made("gzip", b"first"));
+        kept.put(&other, made("gzip", b"later"));
         assert_eq!(kept.get(&other), kept.get(&one));
+    }
+
+    #[test]
+    fn nothing_of_the_request_is_kept_with_the_answer() {
+        let read_buffer = Bytes::from(vec![b'g'; 8_192]);
+        let accept = HeaderValue::from_maybe_shared(read_buffer.slice(..4)).unwrap();
+        let kept = Kept::default();
+        kept.put(&accept, made("gzip", b"g"));
+        drop(accept);
+        assert!(read_buffer.is_unique());
+        assert!(kept.get(&HeaderValue::from_static("gggg")).is_some());
     }
 
     #[test]
     fn the_values_kept_are_bounded_in_number_and_length() {
         let kept = Kept::default();
         let value = |n: usize| HeaderValue::try_from(format!("gzip;q=0.{n}")).unwrap();
-        (0..100).for_each(|n| kept.put(value(n), made("gzip", b"g")));
+        (0..100).for_each(|n| kept.put(&value(n), made("gzip", b"g")));
         assert_eq!(
             (0..100).filter(|n| kept.get(&value(*n)).is_some()).count(),
             VALUES
         );
         let kept = Kept::default();
         let long = HeaderValue::try_from("x".repeat(LONGEST + 1)).unwrap();
-        kept.put(long.clone(), made("gzip", b"g"));
+        kept.put(&long, made("gzip", b"g"));
         assert_eq!(kept.get(&long), None);
     }
 }

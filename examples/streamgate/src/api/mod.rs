@@ -7,6 +7,7 @@
 //! Each path is one filter that stores its template for the metrics and then looks at the method:
 //! so a wrong method is 405 with the allowed ones, labelled with its route.
 
+mod admin;
 mod ask;
 mod batch;
 mod body;
@@ -16,6 +17,7 @@ mod cursor;
 pub(crate) mod etag;
 mod fields;
 mod input;
+mod jobs;
 mod kept;
 mod list;
 mod media;
@@ -38,6 +40,8 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Rejection};
 
+pub use admin::Admin as AdminAccess;
+pub(crate) use admin::routes as admin_routes;
 pub(crate) use kept::{Encoded, Kept};
 pub(crate) use state::{App, Levels};
 
@@ -57,6 +61,8 @@ pub(crate) fn routes(app: &Arc<App>) -> BoxedFilter<(Response,)> {
         .or(nft::route(app))
         .unify()
         .or(transactions::route(app))
+        .unify()
+        .or(jobs::route(app))
         .unify()
         .recover(rejected)
         .unify()

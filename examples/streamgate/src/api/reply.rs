@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, VARY};
 use http::{HeaderValue, StatusCode};
+use serde::Serialize;
 use warp::reply::Response;
 
 use super::etag::BaseTag;
@@ -15,6 +16,8 @@ use crate::cache::Tag;
 
 /// What an edge voids answers by.
 pub(crate) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+use crate::problem::Problem;
+use crate::work::buffers::Buffers;
 
 /// For everybody: a browser keeps it a minute, a shared cache an hour, and may serve it stale while
 /// it asks again or while the service is down.
@@ -23,6 +26,21 @@ const PUBLIC: &str =
 
 /// For the asker only, and nowhere kept.
 const GATED: &str = "private, no-store";
+
+/// A value as JSON, in a buffer that is used again.
+///
+/// # Errors
+/// [`Problem::Internal`] where the value is none that JSON has.
+pub(super) fn written(
+    buffers: &Buffers,
+    bytes: usize,
+    value: &impl Serialize,
+) -> Result<Bytes, Problem> {
+    let mut buffer = buffers.take(bytes);
+    serde_json::to_writer(&mut buffer, value)
+        .map_err(|error| Problem::Internal(Arc::new(error)))?;
+    Ok(buffer.freeze())
+}
 
 /// A JSON answer.
 pub(super) fn json(status: StatusCode, body: Bytes, gated: bool) -> Response {

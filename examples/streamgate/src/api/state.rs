@@ -8,20 +8,24 @@ use serde::{Deserialize, Serialize};
 use streamgate_agent::{Cache, CacheClass, InvalidationKind, ShedReason, Tier};
 use uuid::Uuid;
 
+use super::admin::Admin;
 use super::content::Represented;
 use super::cursor::Signer;
+use super::jobs::Jobs;
 use super::kept::Kept;
 use crate::archive::Archive;
-use crate::cache::{Bus, CacheKey, Cached, Epochs, L1, L2, Level2, Resource, Tag, Variant};
+use crate::cache::{Bus, CacheKey, Cached, Epochs, L1, L2, Level2, Resource, Tag, Variant, budget};
 use crate::db::content::Content;
 use crate::db::nft::Nft;
 use crate::db::users::User;
 use crate::db::{Database, DbError};
 use crate::edge::Purger;
 use crate::gate::GateChecker;
-use crate::gate::mock::{ChainSettings, MockChain};
+use crate::gate::mock::MockChain;
 use crate::observe::Observe;
 use crate::problem::Problem;
+use crate::settings::Settings;
+use crate::work::Work;
 
 /// Shared by all requests.
 #[derive(Debug)]
@@ -35,6 +39,9 @@ pub(crate) struct App {
     pub(super) users: Arc<L1<User>>,
     pub(super) signer: Signer,
     pub(super) keys_in_use: KeysInUse,
+    pub(super) admin: Admin,
+    pub(super) jobs: Jobs,
+    pub(crate) work: Work,
     epochs: Arc<Epochs>,
     l2: Option<Arc<L2>>,
     edge: Option<Purger>,
@@ -62,10 +69,9 @@ pub(super) struct PageView {
     pub(super) kept: Arc<Kept>,
 }
 
-/// The levels that a value may be found on before the database is asked.
+/// The levels beside the in-process one on which a value may be found.
 #[derive(Debug)]
 pub(crate) struct Levels {
-    pub(crate) l1_bytes: u64,
     pub(crate) l2: Option<Arc<L2>>,
     pub(crate) edge: Option<Purger>,
 }
@@ -77,14 +83,16 @@ impl App {
         observe: Observe,
         db: Database,
         archive: Archive,
-        chain: ChainSettings,
-        Levels { l1_bytes, l2, edge }: Levels,
-        cursor_keys: &[[u8; 32]],
+        work: Work,
+        admin: Admin,
+        Levels { l2, edge }: Levels,
+        settings: &Settings,
     ) -> Result<Self, streamgate_agent::Error> {
         let db = Arc::new(db);
+        let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
         let epochs = Arc::new(Epochs::default());
         // Details are asked for most and live longest; users are few and small.
-        let share = |percent: u64| l1_bytes / 100 * percent;
+        let share = |percent: u64| cache_bytes / 100 * percent;
         let cache =
             |percent, observe: &Cache| (share(percent), Arc::clone(&epochs), observe.clone());
         let level2 = |name| {
@@ -96,36 +104,27 @@ impl App {
             capacity,
             tags,
             handle,
-            &observe.agent,
+            &observe,
             level2("content"),
         )?);
         let (capacity, tags, handle) = cache(30, &observe.page_cache);
-        let pages = Arc::new(L1::new(
-            capacity,
-            tags,
-            handle,
-            &observe.agent,
-            level2("pages"),
-        )?);
+        let pages = Arc::new(L1::new(capacity, tags, handle, &observe, level2("pages"))?);
         let (capacity, tags, handle) = cache(10, &observe.user_cache);
-        let users = Arc::new(L1::new(
-            capacity,
-            tags,
-            handle,
-            &observe.agent,
-            level2("users"),
-        )?);
+        let users = Arc::new(L1::new(capacity, tags, handle, &observe, level2("users"))?);
         Ok(Self {
             contents,
             pages,
             users,
-            signer: Signer::new(cursor_keys),
+            signer: Signer::new(&settings.cursor_keys),
             keys_in_use: KeysInUse::default(),
+            admin,
+            work,
+            jobs: Jobs::default(),
             epochs,
             l2,
             edge,
             observe,
-            gate: Box::new(MockChain::new(Arc::clone(&db), chain)),
+            gate: Box::new(MockChain::new(Arc::clone(&db), settings.chain)),
             db,
             archive,
         })

@@ -46,12 +46,13 @@ async fn user<S>(id: &str, app: Arc<App>, mut ask: Ask<S>) -> Result<Response, P
     let user = found
         .map_err(|error| app.refused(error))?
         .ok_or(Problem::NotFound)?;
-    let json = serde_json::to_vec(&Selected {
+    let shown = Selected {
         row: &*user,
         fields,
-    });
+    };
     let media = Media::of(&ask.headers);
-    let body = json.and_then(|json| media.encode::<wire::User>(json.into()));
+    let json = reply::written(&app.work.buffers, user.bytes() * 2, &shown)?;
+    let body = media.encode::<wire::User>(json);
     let body = body.map_err(|error| Problem::Internal(Arc::new(error)))?;
     let answer = reply::bytes(StatusCode::OK, media.content_type(), body, false);
     Ok(reply::dated(answer, user.age(), &[Tag::User(id)]))

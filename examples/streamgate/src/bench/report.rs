@@ -13,6 +13,9 @@ const SEND_LAG_LIMIT_MS: f64 = 10.0;
 /// Share of a core above which the generator may be what is slow.
 const CPU_LIMIT: f64 = 0.7;
 
+/// The error target: one request of so many may be refused by a busy service.
+const REFUSED_ONE_IN: u64 = 100;
+
 /// One load, as `--json` prints it. A value without data is absent (`null`), never 0.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Report {
@@ -145,8 +148,14 @@ impl Report {
     }
 
     /// What keeps this load from being clean: errors by kind, or why it is void.
+    ///
+    /// A service that says 503 for a moment, because its disk or its processors are busy with something
+    /// else, keeps its target as long as that is under a hundredth of the requests. Any other error is one
+    /// too many.
     pub(crate) fn complaint(&self) -> Option<String> {
-        if self.errors > 0 {
+        let busy = Fault::Status(503).name();
+        let refused = self.errors_by_kind.get(&busy).copied().unwrap_or(0);
+        if self.errors > refused || refused.saturating_mul(REFUSED_ONE_IN) >= self.requests.max(1) {
             let kinds: Vec<String> = self
                 .errors_by_kind
                 .iter()
@@ -330,6 +339,28 @@ mod tests {
                 .contains("detail                 1       1          -"),
             "{}",
             report.table()
+        );
+    }
+
+    #[test]
+    fn less_than_a_hundredth_of_503_is_within_the_target_and_other_errors_never() {
+        let complaint = |faults: &[Fault]| {
+            let mut record = Record::new().unwrap();
+            faults
+                .iter()
+                .for_each(|fault| record.add(seen(1, Some(*fault))));
+            (faults.len()..200).for_each(|_| record.add(seen(1, None)));
+            Report::new(&record, 1, Duration::from_secs(1), None).complaint()
+        };
+        let busy = Fault::Status(503);
+        assert_eq!(complaint(&[busy]), None);
+        assert_eq!(
+            complaint(&[busy, busy]).unwrap(),
+            "2 of 200 requests failed (status_503 2)"
+        );
+        assert_eq!(
+            complaint(&[Fault::Status(500)]).unwrap(),
+            "1 of 200 requests failed (status_500 1)"
         );
     }
 

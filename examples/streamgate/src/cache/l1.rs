@@ -22,8 +22,8 @@ use moka::future::Cache;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use streamgate_agent::{
-    self as agent, AgentHandle, CacheSize, EvictionCause, MemoryPressure,
-    MemoryPressureSubscription, PressureLevel,
+    self as agent, CacheSize, EvictionCause, MemoryPressure, MemoryPressureSubscription,
+    PressureLevel,
 };
 use tokio::sync::watch;
 
@@ -33,6 +33,8 @@ use super::epoch::{Epochs, Stamp, Tag};
 use super::key::CacheKey;
 use super::level2::{Asked, Level2};
 use crate::db::DbError;
+use crate::faults::{Fault, Faults};
+use crate::observe::Observe;
 
 /// Longest wait for a load, then 503: more than a statement may take is a queue, not a load.
 const WAIT: Duration = Duration::from_secs(2);
@@ -78,6 +80,7 @@ pub(crate) struct L1<V> {
     observe: agent::Cache,
     lives: Lives,
     l2: Option<Level2>,
+    faults: Faults,
     /// Ends the task that shrinks the cache, too.
     _pressure: MemoryPressureSubscription,
 }
@@ -99,13 +102,13 @@ impl<V: Cached> L1<V> {
         capacity: u64,
         epochs: Arc<Epochs>,
         observe: agent::Cache,
-        agent: &AgentHandle,
+        from: &Observe,
         l2: Option<Level2>,
     ) -> Result<Self, agent::Error> {
         let lives = Lives::GUIDE;
         Ok(Self {
             l2,
-            ..Self::with_lives(capacity, epochs, observe, agent, lives)?
+            ..Self::with_lives(capacity, epochs, observe, from, lives)?
         })
     }
 
@@ -113,7 +116,7 @@ impl<V: Cached> L1<V> {
         capacity: u64,
         epochs: Arc<Epochs>,
         observe: agent::Cache,
-        agent: &AgentHandle,
+        from: &Observe,
         lives: Lives,
     ) -> Result<Self, agent::Error> {
         let evictions = observe.clone();
@@ -140,7 +143,7 @@ impl<V: Cached> L1<V> {
             capacity_bytes: allowed.load(Ordering::Relaxed),
         })?;
         let (tell, told) = watch::channel(capacity);
-        let pressure = agent.on_memory_pressure(move |pressure| {
+        let pressure = from.agent.on_memory_pressure(move |pressure| {
             let bytes = allowance(capacity, pressure);
             budget.store(bytes, Ordering::Relaxed);
             tell.send_replace(bytes);
@@ -152,6 +155,7 @@ impl<V: Cached> L1<V> {
             observe,
             lives,
             l2: None,
+            faults: from.faults.clone(),
             _pressure: pressure,
         })
     }
@@ -176,6 +180,9 @@ impl<V: Cached> L1<V> {
         let asker = Asker::now();
         let wanted = self.epochs.stamp(tags);
         let lookup = self.observe.get();
+        if self.faults.is_on(Fault::L1Off) {
+            self.map.invalidate(&key).await;
+        }
         if let Some(entry) = self.map.get(&key).await
             && entry.stamp >= wanted
         {
@@ -229,6 +236,9 @@ impl<V: Cached> L1<V> {
         let started = Instant::now();
         for _ in 0..FLIGHTS {
             self.drop_outdated(key, wanted).await;
+            if self.faults.is_on(Fault::SingleflightOff) {
+                return self.load_alone(key, tags, asker, load).await;
+            }
             let led = AtomicBool::new(false);
             let outcome = self
                 .map
@@ -256,6 +266,32 @@ impl<V: Cached> L1<V> {
             }
         }
         Err(LoadError::TooSlow)
+    }
+
+    /// Loads without asking whether somebody else does: what the fault `singleflight_off` is.
+    async fn load_alone<F, L>(
+        &self,
+        key: CacheKey,
+        tags: &[Tag],
+        asker: Asker,
+        load: &F,
+    ) -> Result<Landed<V>, LoadError>
+    where
+        F: Fn() -> L + Send + Sync,
+        L: Future<Output = Result<Option<V>, DbError>> + Send,
+    {
+        let entry = match self.load(key, tags, asker, load).await {
+            Ok(entry) => {
+                self.map.insert(key, Arc::clone(&entry)).await;
+                entry
+            }
+            Err(Unkept::TooLarge(entry)) => entry,
+            Err(Unkept::Failed(error)) => return Err(LoadError::Failed(error)),
+        };
+        Ok(Landed {
+            entry,
+            waited: None,
+        })
     }
 
     async fn load<F, L>(
@@ -460,10 +496,11 @@ mod tests {
         cache_of(&agent, capacity)
     }
 
-    fn cache_of(agent: &AgentHandle, capacity: u64) -> (Arc<L1<Text>>, Arc<Epochs>) {
+    fn cache_of(agent: &agent::AgentHandle, capacity: u64) -> (Arc<L1<Text>>, Arc<Epochs>) {
         let epochs = Arc::new(Epochs::default());
         let observe = agent.cache("test", Tier::L1);
-        let cache = L1::new(capacity, Arc::clone(&epochs), observe, agent, None);
+        let from = Observe::new(agent.clone()).unwrap();
+        let cache = L1::new(capacity, Arc::clone(&epochs), observe, &from, None);
         (Arc::new(cache.unwrap()), epochs)
     }
 
@@ -598,7 +635,8 @@ mod tests {
             stale: Duration::from_secs(60),
         };
         let observe = agent.cache("test", Tier::L1);
-        let cache = L1::with_lives(1 << 20, Arc::clone(&epochs), observe, &agent, lives);
+        let from = Observe::new(agent.clone()).unwrap();
+        let cache = L1::with_lives(1 << 20, Arc::clone(&epochs), observe, &from, lives);
         let cache = Arc::new(cache.unwrap());
         let source = Source::new(Some("old"), 1);
         assert_eq!(text(get(&cache, &source).await), "old");

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::lease::run;
 use super::nft::Nft;
 use super::{Database, DbError, Position};
+use crate::faults::Fault;
 
 /// One content with its body.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -135,6 +136,9 @@ impl Database {
         &self,
         id: Uuid,
     ) -> Result<Option<(Content, Vec<Nft>)>, DbError> {
+        if self.faults.is_on(Fault::NPlusOne) {
+            return self.content_and_each_nft(id).await;
+        }
         let mut lease = self.reader().await?;
         let id = id.to_string();
         let statement = &self.statements.content_with_nfts;
@@ -148,6 +152,19 @@ impl Database {
             content.get_or_insert(row.content);
         }
         Ok(content.map(|content| (content, nfts)))
+    }
+
+    /// What the fault `nplus1` does instead: a statement for the content, one for the ids of its NFTs, and
+    /// one for each of them.
+    async fn content_and_each_nft(&self, id: Uuid) -> Result<Option<(Content, Vec<Nft>)>, DbError> {
+        let Some(content) = self.content(id).await? else {
+            return Ok(None);
+        };
+        let mut nfts = Vec::new();
+        for nft in self.nft_ids_of_content(id).await? {
+            nfts.extend(self.nft(&nft).await?);
+        }
+        Ok(Some((content, nfts)))
     }
 
     /// Up to `limit` contents after a position, newest first.
@@ -177,6 +194,19 @@ impl Database {
             }
             query.fetch_all(on)
         })
+    }
+
+    /// What the fault `nplus1` adds to a page: a statement for each of its rows.
+    pub(crate) async fn read_again_one_by_one(
+        &self,
+        rows: &[ContentSummary],
+    ) -> Result<(), DbError> {
+        if self.faults.is_on(Fault::NPlusOne) {
+            for id in rows.iter().filter_map(|row| row.id.parse().ok()) {
+                self.content(id).await?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ use super::idempotency::{Keep, KeyState};
 use super::lease::{Conn, To, run};
 use super::texts::Texts;
 use super::{Database, DbError};
+use crate::faults::Fault;
 
 /// A content about to be written.
 #[derive(Clone, Debug, Serialize)]
@@ -95,7 +96,13 @@ impl Database {
             faults.sort_by_key(|fault| fault.index);
             return Ok(Inserted::Refused(faults));
         }
-        self.insert_rows(transaction.conn(), rows).await?;
+        let at_once = match self.faults.is_on(Fault::SingleWrites) {
+            true => 1,
+            false => rows.len().max(1),
+        };
+        for part in rows.chunks(at_once) {
+            self.insert_rows(transaction.conn(), part).await?;
+        }
         if let Some(keep) = keep {
             self.expire_answers(transaction.conn(), keep).await?;
             if !self.keep_answer(transaction.conn(), keep).await? {

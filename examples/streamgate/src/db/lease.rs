@@ -13,6 +13,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Postgres, Sqlite, Transaction};
 use streamgate_agent::PoolUse;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::DbError;
 
@@ -25,6 +26,8 @@ pub(super) struct Lease {
     pub(super) pooled: Pooled,
     pub(super) unfinished: bool,
     pub(super) _in_use: PoolUse,
+    /// One of the few that the fault `pool_max` leaves.
+    pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]

@@ -13,6 +13,7 @@ pub(crate) mod content_write;
 pub(crate) mod dialect;
 pub(crate) mod error;
 pub(crate) mod idempotency;
+pub(crate) mod indexes;
 pub(crate) mod lease;
 pub(crate) mod nft;
 pub(crate) mod place;

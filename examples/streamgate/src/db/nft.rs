@@ -50,6 +50,27 @@ impl Database {
 }
 
 impl Database {
+    /// The NFT with this id.
+    pub(super) async fn nft(&self, id: &str) -> Result<Option<Nft>, DbError> {
+        let mut lease = self.reader().await?;
+        let statement = &self.statements.nft_by_id;
+        let rows = |row: &Option<_>| usize::from(row.is_some());
+        run!(self, lease.conn(), statement, rows, |sql, on| {
+            sqlx::query_as(sql).bind(id).fetch_optional(on)
+        })
+    }
+
+    /// The ids of the NFTs that point at a content.
+    pub(super) async fn nft_ids_of_content(&self, content: Uuid) -> Result<Vec<String>, DbError> {
+        let mut lease = self.reader().await?;
+        let statement = &self.statements.nft_ids_of_content;
+        run!(self, lease.conn(), statement, Vec::len, |sql, on| {
+            sqlx::query_scalar(sql)
+                .bind(content.to_string())
+                .fetch_all(on)
+        })
+    }
+
     /// Whether a wallet owns an NFT that points at a content.
     pub(crate) async fn nft_is_owned(&self, wallet: &str, content: Uuid) -> Result<bool, DbError> {
         let mut lease = self.reader().await?;

@@ -25,6 +25,7 @@ use super::slow::{SlowLog, SlowStatement};
 use super::statements::{Statement, Statements};
 use super::{DbError, server};
 use crate::error::Fatal;
+use crate::faults::Faults;
 use crate::observe::Observe;
 
 /// SQLite connections that only read.
@@ -71,6 +72,8 @@ pub(crate) struct PoolSize {
 #[derive(Debug)]
 pub(crate) struct Database {
     pools: Pools,
+    pub(super) place: Place,
+    pub(super) faults: Faults,
     query_deadline: Duration,
     pub(super) slow: Arc<SlowLog>,
     pub(super) statements: Statements,
@@ -101,14 +104,28 @@ impl<D: sqlx::Database> Observed<D> {
         Ok(Self { pool, handle })
     }
 
-    async fn lease(&self, pooled: fn(PoolConnection<D>) -> Pooled) -> Result<Lease, DbError> {
+    async fn lease(
+        &self,
+        faults: &Faults,
+        pooled: fn(PoolConnection<D>) -> Pooled,
+    ) -> Result<Lease, DbError> {
         let wait = self.handle.wait();
-        match self.pool.acquire().await {
-            Ok(conn) => Ok(Lease {
-                pooled: pooled(conn),
-                unfinished: false,
-                _in_use: wait.acquired(),
-            }),
+        let acquire = async {
+            let place = tokio::time::timeout(ACQUIRE, faults.pool_place()).await;
+            let place = place.map_err(|_| sqlx::Error::PoolTimedOut)?;
+            Ok((self.pool.acquire().await?, place))
+        };
+        match acquire.await {
+            Ok((conn, place)) => {
+                let lease = Lease {
+                    pooled: pooled(conn),
+                    unfinished: false,
+                    _in_use: wait.acquired(),
+                    _place: place,
+                };
+                faults.hold().await;
+                Ok(lease)
+            }
             Err(sqlx::Error::PoolTimedOut) => {
                 wait.timed_out();
                 Err(DbError::PoolTimeout)
@@ -143,6 +160,8 @@ impl Database {
         };
         Ok(Self {
             pools,
+            place: place.clone(),
+            faults: observe.faults.clone(),
             query_deadline: deadline,
             slow: Arc::new(SlowLog::new(place.clone())),
             statements: Statements::new(dialect, |labels| observe.query(labels)),
@@ -152,15 +171,15 @@ impl Database {
 
     pub(super) async fn reader(&self) -> Result<Lease, DbError> {
         match &self.pools {
-            Pools::Sqlite { readers, .. } => readers.lease(Pooled::Sqlite).await,
-            Pools::Postgres(pool) => pool.lease(Pooled::Postgres).await,
+            Pools::Sqlite { readers, .. } => readers.lease(&self.faults, Pooled::Sqlite).await,
+            Pools::Postgres(pool) => pool.lease(&self.faults, Pooled::Postgres).await,
         }
     }
 
     pub(super) async fn writer(&self) -> Result<Lease, DbError> {
         match &self.pools {
-            Pools::Sqlite { writer, .. } => writer.lease(Pooled::Sqlite).await,
-            Pools::Postgres(pool) => pool.lease(Pooled::Postgres).await,
+            Pools::Sqlite { writer, .. } => writer.lease(&self.faults, Pooled::Sqlite).await,
+            Pools::Postgres(pool) => pool.lease(&self.faults, Pooled::Postgres).await,
         }
     }
 
@@ -231,15 +250,15 @@ async fn sqlite(path: &Path, observe: &Observe) -> Result<Pools, Fatal> {
             .idle_timeout(None)
             .max_lifetime(None)
     };
-    let writer = options.clone().thread_name(|_| "sg-db-write".to_owned());
-    let writer = pool(1).connect_with(writer).await.map_err(unopened)?;
+    // The other way connects within the deadline of a request, which a busy machine exceeds.
+    let writer =
+        pool(1).connect_lazy_with(options.clone().thread_name(|_| "sg-db-write".to_owned()));
+    warm(&writer, 1).await?;
     let readers = options
         .read_only(true)
         .thread_name(|_| "sg-db-read".to_owned());
-    let readers = pool(READERS)
-        .connect_with(readers)
-        .await
-        .map_err(unopened)?;
+    let readers = pool(READERS).connect_lazy_with(readers);
+    warm(&readers, READERS).await?;
     Ok(Pools::Sqlite {
         writer: Observed::new(observe, "writer", writer)?,
         readers: Observed::new(observe, "readers", readers)?,
@@ -307,7 +326,7 @@ async fn postgres(
 }
 
 /// Opens the connections that the pool keeps, so that the first requests need not.
-async fn warm(pool: &Pool<sqlx::Postgres>, min: u32) -> Result<(), Fatal> {
+async fn warm<D: sqlx::Database>(pool: &Pool<D>, min: u32) -> Result<(), Fatal> {
     let deadline = tokio::time::Instant::now() + WARM;
     let mut held = Vec::new();
     for _ in 0..min {

@@ -187,6 +187,11 @@ statements! {
     nft_page_by_token: "SELECT" "nft", "SELECT nft page by token",
         concat!("SELECT ", nft_columns!(), " FROM nft \
                  WHERE token_id = $3 AND id < $1 ORDER BY id DESC LIMIT $2");
+    /// What the fault `nplus1` asks instead of the join: which there are, and then each of them.
+    nft_ids_of_content: "SELECT" "nft", "SELECT nft ids of content",
+        "SELECT id FROM nft WHERE content_id = $1 ORDER BY id";
+    nft_by_id: "SELECT" "nft", "SELECT nft by id",
+        concat!("SELECT ", nft_columns!(), " FROM nft WHERE id = $1");
     nft_is_owned: "SELECT" "nft", "SELECT nft owned by wallet",
         "SELECT EXISTS (SELECT 1 FROM nft WHERE content_id = $1 AND owner_address = $2)";
     transaction_page_by_user: "SELECT" "transaction", "SELECT transaction page by user",
@@ -229,7 +234,7 @@ mod tests {
     use crate::db::dialect::Dialect;
     use crate::db::lease::To;
     use crate::db::plan::plan;
-    use crate::db::{Direct, Place, archive_statements};
+    use crate::db::{Direct, Place, archive_statements, indexes};
     use crate::seed::insert::seed;
 
     /// What each index is for. A primary key stands as SQLite names it.
@@ -265,6 +270,8 @@ mod tests {
             "idx_nft_contract (contract_address=?)",
         ),
         ("nft_page_by_token", "idx_nft_token_id (token_id=?)"),
+        ("nft_ids_of_content", "idx_nft_content (content_id=?)"),
+        ("nft_by_id", "sqlite_autoindex_nft_1 (id=?)"),
         (
             "transaction_page_by_user",
             "idx_transaction_user (user_id=?)",
@@ -313,6 +320,8 @@ mod tests {
         // A hundred rows per contract, and the last of them are wanted: the order of ids is nearer.
         ("nft_page_by_contract", "nft_pkey"),
         ("nft_page_by_token", "idx_nft_token_id"),
+        ("nft_ids_of_content", "idx_nft_content"),
+        ("nft_by_id", "nft_pkey"),
         ("transaction_page_by_user", "idx_transaction_user"),
         ("transaction_page_by_time", "idx_transaction_created_at"),
         ("transaction_pending", "idx_transaction_status"),
@@ -435,16 +444,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_index_changes_the_plan() {
+    async fn a_dropped_index_changes_the_plan_until_the_fault_ends() {
         let (mut direct, _dir) = database().await;
-        let before = sqlite_plan(&mut direct, "nft_page_by_owner").await;
-        assert!(before.contains("idx_nft_owner"), "{before}");
-        let To::Sqlite(conn) = direct.to() else {
-            panic!("a file is SQLite");
+        drop_and_make_again(&mut direct, Dialect::Sqlite).await;
+    }
+
+    #[tokio::test]
+    async fn a_dropped_index_changes_the_plan_of_postgresql_too() {
+        let Some(server) = crate::servers::postgres::for_tests().await else {
+            return;
         };
-        conn.execute("DROP INDEX idx_nft_owner").await.unwrap();
-        let after = sqlite_plan(&mut direct, "nft_page_by_owner").await;
-        assert!(!after.contains("idx_nft_owner"), "{after}");
+        let place: Place = server.url().parse().unwrap();
+        let mut direct = Direct::open(&place).await.unwrap();
+        direct.migrate().await.unwrap();
+        let To::Postgres(conn) = direct.to() else {
+            panic!("a URL is PostgreSQL");
+        };
+        // So few rows are sooner read one after the other.
+        conn.execute("SET enable_seqscan = off").await.unwrap();
+        drop_and_make_again(&mut direct, Dialect::Postgres).await;
+    }
+
+    async fn drop_and_make_again(direct: &mut Direct, dialect: Dialect) {
+        let sql = text_of(dialect, "nft_page_by_owner");
+        for (dropped, used) in [
+            (None, true),
+            (Some("idx_nft_owner"), false),
+            (Some("idx_nft_contract"), true),
+            (Some("idx_nft_owner"), false),
+            (None, true),
+        ] {
+            let place = dropped.map_or(0, |name| {
+                1 + indexes::all().position(|(known, _)| known == name).unwrap()
+            });
+            indexes::swap(direct, place.try_into().unwrap())
+                .await
+                .unwrap();
+            let plan = plan(direct, sql).await.unwrap();
+            assert_eq!(plan.contains("idx_nft_owner"), used, "{dropped:?}: {plan}");
+        }
     }
 
     #[tokio::test]

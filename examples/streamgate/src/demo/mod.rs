@@ -7,7 +7,6 @@
 
 mod capture;
 mod fetch;
-mod leak;
 mod load;
 mod samples;
 mod screen;
@@ -29,7 +28,7 @@ use crate::bench::report::Report;
 use crate::error::Fatal;
 use crate::serve::{self, Running};
 use crate::servers::postgres::{CONNECTIONS, Installation, Postgres};
-use crate::settings::Settings;
+use crate::settings::{Settings, loopback};
 
 /// Shortest load: the profile takes its middle, in whole seconds.
 const SHORTEST: Duration = Duration::from_secs(2);
@@ -52,9 +51,9 @@ pub struct Args {
     #[arg(long)]
     serve: bool,
     /// Leak memory at this rate, such as 1MiB/s, to see how the agent finds it.
-    #[arg(long, value_parser = leak::parse)]
+    #[arg(long, value_parser = crate::faults::leak::parse)]
     leak: Option<u64>,
-    /// Address of the service on this machine; port 0 takes a free one.
+    /// Address of the service on this machine, as the demo hands out profiles without a password; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_parser = loopback)]
     public: SocketAddr,
     /// Address of the agent's endpoints on this machine; port 0 takes a free one.
@@ -91,17 +90,6 @@ fn load_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The demo has no password and hands out profiles: it stays on this machine.
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let refused = || format!("an address of this machine such as 127.0.0.1:0 (got {text:?})");
-    let address: SocketAddr = text.parse().map_err(|_| refused())?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(refused())
-    }
-}
-
 /// Runs the demo.
 ///
 /// # Errors
@@ -120,7 +108,9 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         }
         stop = interrupted() => return Err(stop),
     };
-    let leaking = args.leak.map(|rate| tokio::spawn(leak::leak(rate)));
+    let leaking = args
+        .leak
+        .map(|rate| tokio::spawn(crate::faults::leak::leak(rate)));
     let outcome = tokio::select! {
         outcome = show(&args, &running, &mut screen) => outcome,
         stop = interrupted() => Err(stop),

@@ -185,7 +185,7 @@ impl Store {
         headers.remove(AGE);
         Kept {
             status,
-            headers,
+            headers: own(&headers),
             body,
             lives,
             age: Duration::from_secs(age.unwrap_or(0)),
@@ -214,6 +214,17 @@ impl Store {
     fn place(&self, tag: &str) -> usize {
         usize::try_from(self.hasher.hash_one(tag)).unwrap_or(usize::MAX) % PLACES
     }
+}
+
+/// Values that came in one head are pieces of the connection's read buffer, all of which one piece keeps.
+fn own(headers: &HeaderMap) -> HeaderMap {
+    let mut own = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+            own.append(name, value);
+        }
+    }
+    own
 }
 
 #[cfg(test)]
@@ -266,5 +277,18 @@ mod tests {
         let (_, late) = kept(&store, "/a", "content:1", store.now());
         store.insert(a.clone(), Arc::new(late)).await;
         assert!(store.get(&a).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn nothing_of_the_connection_is_kept_with_an_answer() {
+        let store = store();
+        let read_buffer = Bytes::from(vec![b'v'; 8_192]);
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_maybe_shared(read_buffer.slice(..9)).unwrap();
+        headers.insert(ETAG, value);
+        let (key, kept) = kept(&store, "/a", "content:1", store.now());
+        let kept = store.keep(&key, kept.status, headers, Bytes::new(), kept.lives, 0);
+        assert_eq!(kept.etag().unwrap().as_bytes(), b"vvvvvvvvv");
+        assert!(read_buffer.is_unique());
     }
 }

@@ -72,7 +72,7 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         .listen(settings.agent)
         .start()
         .map_err(Fatal::Agent)?;
-    let listener = Listener::new(agent.clone()).map_err(Fatal::Agent)?;
+    let listener = Listener::new(agent.clone(), None).map_err(Fatal::Agent)?;
     let opened = agent.counter(&OPENED, &[]).map_err(Fatal::Agent)?;
     let observe = agent.cache("edge", Tier::L3);
     let store = kept::Store::new(settings.cache_bytes, &observe).map_err(Fatal::Agent)?;

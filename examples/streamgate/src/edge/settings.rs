@@ -79,7 +79,7 @@ impl Args {
             purge: self.purge,
             agent: self.agent,
             cache_bytes: self.cache_mib << 20,
-            token: self.token_file.map(crate::settings::token).transpose()?,
+            token: crate::settings::token(self.token_file.as_deref(), "--token-file")?,
             ..Settings::default()
         })
     }

@@ -7,7 +7,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -19,6 +20,7 @@ use tower::Service;
 
 use super::head_clock::{self, AwaitsHead, Version};
 use super::stop::told;
+use crate::faults::{Fault, Faults};
 use crate::observe::Listener;
 
 /// How long a kept-alive connection may idle; hyper's head timer runs meanwhile too.
@@ -60,15 +62,22 @@ pub(super) async fn serve<T, S, R>(
     let Some((io, version)) = opened else { return };
     let awaits_head = io.awaits_head();
     let connection = observe.agent.connection(version.label());
+    let faults = observe.faults.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         connection.request();
         let answering = awaits_head.as_ref().map(AwaitsHead::answering);
         let mut service = service.clone();
         let response = service.call(request);
+        let fault = |faults: &Faults| faults.is_on(Fault::ConnClose);
+        let close = version == Version::Http1 && faults.as_ref().is_some_and(fault);
         async move {
-            let response = response.await;
+            let Ok(mut response) = response.await;
             drop(answering);
-            response
+            if close {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
         }
     });
 

@@ -55,6 +55,8 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        // Whoever sends it asks no more after a frame that says so.
+        let ended = frame.is_none() || self.body.is_end_stream();
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -66,15 +68,14 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Counted<B> {
                 }
             }
             Some(Err(_)) => self.copy = None,
-            None => {
-                if let Some(copy) = self.copy.take() {
-                    copy.keep.put(Encoded {
-                        encoding: copy.encoding,
-                        // As long as it is: what grew while it was copied has up to twice the room.
-                        body: Bytes::copy_from_slice(&copy.bytes),
-                    });
-                }
-            }
+            None => {}
+        }
+        if ended && let Some(copy) = self.copy.take() {
+            copy.keep.put(Encoded {
+                encoding: copy.encoding,
+                // As long as it is: what grew while it was copied has up to twice the room.
+                body: Bytes::copy_from_slice(&copy.bytes),
+            });
         }
         Poll::Ready(frame)
     }

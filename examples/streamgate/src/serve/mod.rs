@@ -7,11 +7,13 @@
 //! compression → `origin` (shedding, deadline, problem bodies) → the routes.
 
 pub(crate) mod accept;
+mod admin;
 mod archive;
 mod backlog;
 mod connection;
 mod counted;
 mod front;
+mod gzip;
 mod head_clock;
 mod origin;
 mod reuse;
@@ -28,16 +30,19 @@ use streamgate_agent::{Agent, AgentHandle, Otlp};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use crate::api::AdminAccess;
 use crate::api::{App, Levels};
 use crate::archive::command::directory_of;
 use crate::archive::{Archive, ColdStore};
-use crate::cache::{L2, budget};
-use crate::db::{Database, Direct, Place, PoolSize};
+use crate::cache::L2;
+use crate::db::{Database, Direct, Place, PoolSize, indexes};
 use crate::edge::Purger;
 use crate::error::Fatal;
+use crate::faults;
 use crate::observe::Observe;
 use crate::seed::insert::seed;
 use crate::settings::{Args, Settings};
+use crate::work::Work;
 use throw_away::ThrowAway;
 
 pub use crate::db::slow::SlowStatement;
@@ -48,6 +53,8 @@ pub use stop::Stopped;
 pub struct Running {
     /// Where the API listens.
     pub public: SocketAddr,
+    /// Where the admin plane listens and what a POST to it must know.
+    pub admin: Option<(SocketAddr, AdminAccess)>,
     /// The observability agent of the process.
     pub agent: AgentHandle,
     app: Arc<App>,
@@ -107,7 +114,11 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
     let archive_dir = settings.archive_dir.clone();
     let cold = ColdStore::local(&archive_dir.unwrap_or_else(|| directory_of(&place)))?;
     let archive = Archive::new(cold, observe.clone(), settings.archive_after, None);
-    let cache_bytes = settings.cache_bytes.unwrap_or_else(budget::bytes);
+    let access = admin::access(&settings);
+    let work = Work::new(&observe, settings.job_queue).map_err(|source| Fatal::System {
+        what: "the system gives no threads for jobs",
+        source,
+    })?;
     let l2 = match &settings.redis {
         Some(address) => Some(Arc::new(l2(address, &settings, &agent)?)),
         None => None,
@@ -119,13 +130,16 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
         (Some(edge), Some(token)) => Purger::new(edge, token, &agent).map_err(Fatal::Agent)?,
         _ => None,
     };
-    let levels = Levels {
-        l1_bytes: cache_bytes,
-        l2,
-        edge,
-    };
-    let keys = &settings.cursor_keys;
-    let app = App::new(observe, db, archive, settings.chain, levels, keys);
+    let levels = Levels { l2, edge };
+    let app = App::new(
+        observe,
+        db,
+        archive,
+        work,
+        access.clone(),
+        levels,
+        &settings,
+    );
     let app = Arc::new(app.map_err(Fatal::Agent)?);
     let bus = app.bus();
     let joined = match &bus {
@@ -152,16 +166,30 @@ pub async fn start(settings: Settings) -> Result<Running, Fatal> {
             stopped,
         ))
     };
+    let mut background = vec![
+        tokio::spawn(faults::drive(Arc::clone(&app))),
+        tokio::spawn(backlog::watch(Arc::clone(&app))),
+        // Ended anywhere on the way: that is what its steps are for.
+        tokio::spawn(archive::watch(Arc::clone(&app), settings.archive_every)),
+    ];
+    let admin = match settings.admin {
+        Some(address) => {
+            let (address, serving) = admin::listen(address, Arc::clone(&app)).await?;
+            background.push(tokio::spawn(serving));
+            Some((address, access))
+        }
+        None => None,
+    };
     let tasks = stop::Tasks {
         stop,
         acceptor,
-        backlog: tokio::spawn(backlog::watch(Arc::clone(&app))),
-        archiver: tokio::spawn(archive::watch(Arc::clone(&app), settings.archive_every)),
+        background,
         bus: bus.map(|bus| tokio::spawn(bus.run(joined))),
     };
     agent.ready(true);
     Ok(Running {
         public,
+        admin,
         agent,
         app,
         tasks,
@@ -196,6 +224,9 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         running.public,
         agent.as_deref().unwrap_or("no address")
     );
+    if let Some((address, access)) = &running.admin {
+        tracing::warn!("admin plane at http://{address}/, token {}", access.token());
+    }
     stop::signal().await?;
     let stopped = running.stop(stop::DEADLINE).await;
     tracing::warn!("stopped: {stopped}");
@@ -230,6 +261,10 @@ async fn prepare(place: &Place, settings: &Settings) -> Result<(), Fatal> {
     let (users, contents) = (settings.users.into(), settings.contents.into());
     let seeded = seed(&mut direct, settings.seed, users, contents).await;
     seeded.map_err(failed("seeded"))?;
+    // A process that was killed under the fault `drop_index` left one away.
+    indexes::swap(&mut direct, 0)
+        .await
+        .map_err(failed("indexed"))?;
     direct.close().await.map_err(failed("seeded"))
 }
 

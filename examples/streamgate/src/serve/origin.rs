@@ -20,6 +20,7 @@ use warp::reply::Response;
 
 use crate::cache::asker;
 use crate::edge::origin::EDGE_TOKEN;
+use crate::faults::Fault;
 use crate::observe::Observe;
 use crate::problem::{Problem, TraceParent, render};
 use crate::settings::Settings;
@@ -44,6 +45,11 @@ pub(super) struct Origin<S> {
     /// Of the secret that an edge proves itself with.
     edge: Option<[u8; 32]>,
 }
+
+/// What the fault `error_rate` answers.
+#[derive(Debug, thiserror::Error)]
+#[error("the fault error_rate is on")]
+struct ErrorRate;
 
 impl<S> Origin<S> {
     /// At most `in_flight` requests at once, each answered within `request_deadline`.
@@ -94,7 +100,18 @@ where
             return Box::pin(std::future::ready(Ok(response)));
         };
         let fills = self.is_edge(request.headers());
-        let answer = tokio::time::timeout(self.deadline, self.routes.call(request));
+        let faults = &self.observe.faults;
+        let (late, fails) = (faults.time(Fault::Latency), faults.fails());
+        let routed = self.routes.call(request);
+        let answer = tokio::time::timeout(self.deadline, async move {
+            if let Some(late) = late {
+                tokio::time::sleep(late).await;
+            }
+            if fails {
+                return Ok(Problem::Internal(Arc::new(ErrorRate)).into_response());
+            }
+            routed.await
+        });
         Box::pin(async move {
             let answer = if fills {
                 asker::for_edge(answer).await

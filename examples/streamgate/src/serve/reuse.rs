@@ -15,6 +15,7 @@ use tower::Service;
 use warp::reply::Response;
 
 use crate::api::{Encoded, Kept};
+use crate::faults::{Fault, Faults};
 
 /// Where the encoded body that leaves is to be kept.
 #[derive(Clone, Debug)]
@@ -26,7 +27,7 @@ pub(super) struct Keep {
 impl Keep {
     /// Keeps the encoding that was made.
     pub(super) fn put(self, made: Encoded) {
-        self.kept.put(self.accept, made);
+        self.kept.put(&self.accept, made);
     }
 }
 
@@ -35,11 +36,16 @@ impl Keep {
 pub(super) struct Reuse<S> {
     inner: S,
     saved: Counter,
+    faults: Faults,
 }
 
 impl<S> Reuse<S> {
-    pub(super) fn new(inner: S, saved: Counter) -> Self {
-        Self { inner, saved }
+    pub(super) fn new(inner: S, saved: Counter, faults: Faults) -> Self {
+        Self {
+            inner,
+            saved,
+            faults,
+        }
     }
 }
 
@@ -57,7 +63,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let accept = only(request.headers());
+        let gzip_off = self.faults.is_on(Fault::GzipOff);
+        let accept = only(request.headers()).filter(|_| !gzip_off);
         let saved = self.saved.clone();
         let answer = self.inner.call(request);
         Box::pin(async move {

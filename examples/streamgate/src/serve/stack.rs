@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use tower::{Layer as _, Service};
@@ -15,9 +15,11 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
 
 use super::front::Front;
+use super::gzip::GzipAnswers;
 use super::origin::Origin;
 use super::reuse::Reuse;
 use crate::api::{App, routes};
+use crate::faults::Fault;
 use crate::settings::Settings;
 
 /// Smallest body that is compressed: below it the answer fits one packet anyway. tower-http's own
@@ -70,14 +72,21 @@ pub(super) fn unobserved(app: &Arc<App>, settings: &Settings) -> impl Serves {
     let origin = Origin::new(warp::service(routes(app)), settings, app.observe.clone());
     // gzip, brotli and zstd as the client ranks them, by Accept-Encoding with its weights. Not
     // `warp::compression`: it ignores the header and sets no Vary.
-    let reused = Reuse::new(origin, app.observe.compressions_saved.clone());
+    let faults = app.observe.faults.clone();
+    let saved = app.observe.compressions_saved.clone();
+    let reused = Reuse::new(origin, saved, faults.clone());
+    let gzipped = GzipAnswers::new(reused, app.work.gzip.clone(), faults.clone(), SMALLEST);
+    let gzip_on = move |_: StatusCode, _: Version, _: &HeaderMap, _: &Extensions| {
+        !faults.is_on(Fault::GzipOff)
+    };
     let compressed = CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
         .compress_when(
-            SizeAbove::new(SMALLEST)
+            gzip_on
+                .and(SizeAbove::new(SMALLEST))
                 .and(NotForContentType::SSE)
                 .and(VIDEO),
         )
-        .layer(reused);
+        .layer(gzipped);
     Front::new(compressed, &app.observe)
 }

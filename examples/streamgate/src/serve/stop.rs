@@ -1,4 +1,4 @@
-//! Stopping without failing anybody: not ready, stop accepting, drain, then the agent.
+//! Stopping without failing anybody: not ready, stop accepting, drain requests and jobs, then the agent.
 //!
 //! Breaking test: `a_stop_finishes_the_request_under_way`.
 
@@ -24,9 +24,9 @@ const FLUSH_PARTS: u32 = 6;
 pub(super) struct Tasks {
     pub(super) stop: watch::Sender<bool>,
     pub(super) acceptor: JoinHandle<JoinSet<()>>,
-    pub(super) backlog: JoinHandle<()>,
-    pub(super) archiver: JoinHandle<()>,
-    /// Hears what other instances write.
+    /// What ends with the process and holds nobody up.
+    pub(super) background: Vec<JoinHandle<()>>,
+    /// Hears what other instances write, until the last request has ended.
     pub(super) bus: Option<JoinHandle<()>>,
 }
 
@@ -67,17 +67,18 @@ impl Running {
         let Tasks {
             stop,
             acceptor,
-            backlog,
-            archiver,
+            background,
             bus,
         } = self.tasks;
         stop.send_replace(true);
-        backlog.abort();
-        // Anywhere on the way: that is what its steps are for.
-        archiver.abort();
+        background.iter().for_each(JoinHandle::abort);
         let cut = drain(acceptor, drained_by).await;
         if let Some(bus) = bus {
             bus.abort();
+        }
+        let given_up = self.app.work.workers.drain(drained_by).await;
+        if given_up > 0 {
+            tracing::warn!(given_up, "jobs waited when the time was over");
         }
         if tokio::time::timeout_at(end, self.app.db.close())
             .await

@@ -8,6 +8,7 @@
     reason = "a panic is how a test says that the contract is broken"
 )]
 
+mod admin;
 mod bad_input;
 mod batch;
 mod content;
@@ -15,6 +16,7 @@ mod database;
 mod edge;
 mod encoding;
 mod http2;
+mod jobs;
 mod limits;
 mod lists;
 mod observed;

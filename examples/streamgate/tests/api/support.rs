@@ -60,6 +60,32 @@ pub(crate) async fn service_with(mut settings: Settings) -> Service {
     }
 }
 
+/// The same with an admin plane.
+pub(crate) fn with_admin() -> Settings {
+    Settings {
+        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        ..settings()
+    }
+}
+
+/// Asks the admin plane; a body makes it a POST.
+pub(crate) async fn admin(service: &Service, token: Option<&str>, body: Option<&str>) -> Answer {
+    let (address, access) = service.running.admin.as_ref().unwrap();
+    let token = format!("Bearer {}", token.unwrap_or_else(|| access.token()));
+    let headers = [
+        ("host", "localhost"),
+        ("content-type", "application/json"),
+        ("authorization", token.as_str()),
+    ];
+    let method = if body.is_some() {
+        Method::POST
+    } else {
+        Method::GET
+    };
+    let body = body.unwrap_or("").to_owned();
+    exchange(*address, method, "/admin/faults", &headers, body.into()).await
+}
+
 pub(crate) fn content(index: u64) -> String {
     ids::content_id(SEED, index).to_string()
 }

@@ -11,12 +11,16 @@
 mod database;
 mod faults;
 
+#[path = "../api/admin.rs"]
+mod admin;
 #[path = "../api/batch.rs"]
 mod batch;
 #[path = "../api/content.rs"]
 mod content;
 #[path = "../api/encoding.rs"]
 mod encoding;
+#[path = "../api/jobs.rs"]
+mod jobs;
 #[path = "../api/limits.rs"]
 mod limits;
 #[path = "../api/lists.rs"]

@@ -1,7 +1,7 @@
 //! A leak on request, so that one can see how it is found. Guide 4.1.
 //!
-//! Off unless `--leak` asks for it. What leaks is reachable and never used again, as real leaks in Rust
-//! are; it goes when the demo ends.
+//! Off unless `demo --leak` or the fault `leak` asks for it. What leaks is reachable and never used
+//! again, as real leaks in Rust are; it goes when the fault ends.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// A sentence for the command line, naming the form and the value seen.
-pub(super) fn parse(text: &str) -> Result<u64, String> {
+pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let refused =
         || format!("a whole number with KiB/s or MiB/s, 64KiB/s..=64MiB/s (got {text:?})");
     let units = [("KiB/s", 1_u64 << 10), ("MiB/s", 1 << 20)];
@@ -30,7 +30,7 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
 }
 
 /// Leaks at this rate until it is dropped.
-pub(super) async fn leak(bytes_per_second: u64) {
+pub(crate) async fn leak(bytes_per_second: u64) {
     let mut forgotten = Vec::new();
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
