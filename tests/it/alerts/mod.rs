@@ -19,6 +19,7 @@ mod seen;
 mod target_file;
 mod targets;
 mod traffic_seen;
+mod week_seen;
 mod world;
 mod yaml;
 
@@ -81,9 +82,14 @@ fn made() -> Vec<(PathBuf, String)> {
     .flatten()
     .collect();
     let hours = yaml::document(MADE, &scenario::tests_file(&hours, "1m", &groups));
+    let week = yaml::document(
+        MADE,
+        &scenario::tests_file(&week_seen::all(), "5m", &groups),
+    );
     vec![
         ("alerts/streamgate.rules.yml".into(), rules),
         ("alerts/tests/hours.test.yml".into(), hours),
+        ("alerts/tests/week.test.yml".into(), week),
     ]
 }
 
