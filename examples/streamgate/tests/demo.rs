@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use streamgate::servers::postgres::Installation;
+use streamgate::servers::redis;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
@@ -193,10 +194,13 @@ async fn a_killed_demo_ends_its_load_and_the_next_one_removes_its_database() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_comes_and_goes_with_the_demo() {
+async fn postgres_and_redis_come_and_go_with_the_demo() {
     if Installation::find().is_none() {
         // Not by `println!`, which a passing test keeps for itself.
         return writeln!(std::io::stderr(), "skipped: PostgreSQL is not installed").unwrap();
+    }
+    if redis::Installation::find().is_none() {
+        return writeln!(std::io::stderr(), "skipped: redis-server is not installed").unwrap();
     }
     let out = tempfile::tempdir().unwrap();
     let temporary = tempfile::tempdir().unwrap();
@@ -204,7 +208,7 @@ async fn postgres_comes_and_goes_with_the_demo() {
     std::fs::set_permissions(temporary.path(), Permissions::from_mode(0o755)).unwrap();
     let options = [
         "--with",
-        "postgres",
+        "postgres,redis",
         "--duration",
         "4s",
         "--rate",

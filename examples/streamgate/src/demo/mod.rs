@@ -5,6 +5,7 @@
 //! off the service's account, and the agent's HTTP endpoints as any user would. Absent: measurements of
 //! its own; every number comes from the agent or from the load generator.
 
+mod beside;
 mod capture;
 mod fetch;
 mod load;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::beside::{Beside, With};
 use self::capture::{Capture, Pictures};
 use self::load::Load;
 use self::screen::Screen;
@@ -27,7 +29,6 @@ use crate::bench::duration;
 use crate::bench::report::Report;
 use crate::error::Fatal;
 use crate::serve::{self, Running};
-use crate::servers::postgres::{CONNECTIONS, Installation, Postgres};
 use crate::settings::{Settings, loopback};
 
 /// Shortest load: the profile takes its middle, in whole seconds.
@@ -76,13 +77,6 @@ pub struct Args {
     seed: u64,
 }
 
-/// A server that the demo can start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum With {
-    /// Instead of SQLite.
-    Postgres,
-}
-
 fn load_duration(text: &str) -> Result<Duration, String> {
     match duration::parse(text)? {
         shorter if shorter < SHORTEST => Err(format!("at least 2s (got {text:?})")),
@@ -98,12 +92,12 @@ fn load_duration(text: &str) -> Result<Duration, String> {
 pub async fn run(args: Args) -> Result<(), Fatal> {
     let mut screen = Screen::new();
     prepare(&args.out)?;
-    // Dropped last, so that the service says goodbye to its database.
-    let kept;
+    // Dropped last, so that the service says goodbye to its servers.
+    let beside;
     let running = tokio::select! {
         started = start(&args, &mut screen) => {
             let (running, started_too) = started?;
-            kept = started_too;
+            beside = started_too;
             running
         }
         stop = interrupted() => return Err(stop),
@@ -124,7 +118,7 @@ pub async fn run(args: Args) -> Result<(), Fatal> {
         leaking.abort();
     }
     running.stop(STOP).await;
-    drop(kept);
+    drop(beside);
     match outcome?.complaint() {
         Some(complaint) => Err(Fatal::Failed(complaint)),
         None => Ok(()),
@@ -157,22 +151,8 @@ fn prepare(out: &Path) -> Result<(), Fatal> {
     })
 }
 
-/// What the service keeps its data in, beside what it makes itself.
-type Kept = (Postgres, tempfile::TempDir);
-
-async fn start(args: &Args, screen: &mut Screen) -> Result<(Running, Option<Kept>), Fatal> {
-    let kept = if args.with.contains(&With::Postgres) {
-        let archive = tempfile::tempdir().map_err(|source| Fatal::File {
-            path: std::env::temp_dir(),
-            source,
-        })?;
-        Some((start_postgres(screen).await?, archive))
-    } else {
-        None
-    };
-    let database = kept
-        .as_ref()
-        .map(|(server, _)| server.url().parse().map_err(Fatal::Failed));
+async fn start(args: &Args, screen: &mut Screen) -> Result<(Running, Beside), Fatal> {
+    let beside = Beside::start(&args.with, screen).await?;
     screen.line(&format!(
         "Seeding {} users, {} contents, NFTs and transactions ...",
         args.users, args.contents
@@ -184,33 +164,17 @@ async fn start(args: &Args, screen: &mut Screen) -> Result<(Running, Option<Kept
         users: args.users,
         contents: args.contents,
         seed: args.seed,
-        database: database.transpose()?,
-        archive_dir: kept.as_ref().map(|(_, dir)| dir.path().to_owned()),
+        database: beside.database()?,
+        archive_dir: beside.archive_dir(),
         archive_every: Some(Duration::from_secs(3_600)),
+        redis: beside.redis(),
         ..Settings::default()
     };
     let running = serve::start(settings)
         .await
         .map_err(|fatal| name_the_option(fatal, args))?;
     screen.line(&format!("Ready in {:.1} s.", begin.elapsed().as_secs_f64()));
-    Ok((running, kept))
-}
-
-async fn start_postgres(screen: &mut Screen) -> Result<Postgres, Fatal> {
-    let installation = Installation::find().ok_or_else(|| {
-        Fatal::Failed("--with postgres needs PostgreSQL: apt-get install postgresql".to_owned())
-    })?;
-    screen.line("Starting PostgreSQL ...");
-    let server = Postgres::start(&installation, CONNECTIONS).await?;
-    let slow_log = match server.slow_log_denied() {
-        None => "it logs slow statements itself".to_owned(),
-        Some(why) => format!("its own log of slow statements is not ours to set: {why}"),
-    };
-    screen.line(&format!(
-        "PostgreSQL listens on port {}; {slow_log}.",
-        server.port()
-    ));
-    Ok(server)
+    Ok((running, beside))
 }
 
 /// Says which option moves an address that somebody else has.
