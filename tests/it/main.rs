@@ -12,6 +12,7 @@ mod alerts;
 mod awaits;
 mod budget;
 mod client;
+mod dashboards;
 mod examples;
 mod formats;
 mod http_descriptors;

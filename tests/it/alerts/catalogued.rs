@@ -12,10 +12,10 @@ const EXCUSED: &[(&str, &str)] = &[];
 const ADDED: [&str; 3] = ["job", "instance", "le"];
 
 /// Metrics with their labels.
-pub(super) type Known = BTreeMap<String, BTreeSet<String>>;
+pub(crate) type Known = BTreeMap<String, BTreeSet<String>>;
 
 /// What instances show: the catalogue and the service's own families.
-pub(super) fn families(observe: &str) -> Known {
+pub(crate) fn families(observe: &str) -> Known {
     let mut known = Known::new();
     let mut add = |name: &str, labels: &[&str]| {
         let labels = labels.iter().chain(&ADDED).map(|label| (*label).to_owned());
@@ -37,7 +37,7 @@ pub(super) fn families(observe: &str) -> Known {
     }
     // A declaration ends with its semicolon; strings in it are the name, the help and the labels.
     for declared in observe.split("static ").skip(1) {
-        let declared = declared.split(';').next().unwrap();
+        let declared = declared.split(";\n").next().unwrap();
         let strings: Vec<&str> = declared.split('"').skip(1).step_by(2).collect();
         if let Some(name) = strings
             .first()
@@ -68,12 +68,12 @@ fn words(expr: &str) -> Vec<(String, char)> {
     found
 }
 
-const OPERATORS: [&str; 10] = [
-    "sum", "count", "max", "and", "or", "unless", "on", "by", "offset", "without",
+const OPERATORS: [&str; 12] = [
+    "sum", "count", "max", "min", "avg", "and", "or", "unless", "on", "by", "offset", "without",
 ];
 
 /// The names in an expression that nobody knows.
-pub(super) fn unknown(expr: &str, known: &Known) -> Vec<String> {
+pub(crate) fn unknown(expr: &str, known: &Known) -> Vec<String> {
     let labels: BTreeSet<&String> = known.values().flatten().collect();
     let is_wrong = |(word, next): &(String, char)| {
         let called = *next == '(' || OPERATORS.contains(&word.as_str());
@@ -108,7 +108,7 @@ fn selectors(expr: &str) -> Vec<(String, Vec<String>)> {
 }
 
 /// The recorded series, with the labels that their names promise.
-pub(super) fn with_recorded(mut known: Known, groups: &[Group]) -> Known {
+pub(crate) fn with_recorded(mut known: Known, groups: &[Group]) -> Known {
     let words = [
         ("job", "job"),
         ("instance", "instance"),

@@ -5,7 +5,7 @@
 mod agent;
 mod budgets;
 mod caches_seen;
-mod catalogued;
+pub(crate) mod catalogued;
 mod names;
 mod parts;
 mod parts_seen;
@@ -28,23 +28,23 @@ use std::path::{Path, PathBuf};
 
 use rule::{Group, Rule};
 use scenario::Scenario;
-use target_file::TargetFile;
+pub(crate) use target_file::{Op, TargetFile, Threshold};
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn target_file() -> TargetFile {
+pub(crate) fn target_file() -> TargetFile {
     toml::from_str(&read("targets.toml")).unwrap()
 }
 
-fn read(file: &str) -> String {
+pub(crate) fn read(file: &str) -> String {
     let path = root().join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Every group in the order in which Prometheus evaluates them.
-fn groups(file: &TargetFile) -> Vec<Group> {
+pub(crate) fn groups(file: &TargetFile) -> Vec<Group> {
     let mut groups = recording::groups(file);
     for (name, alerts) in [
         ("streamgate.alerts.slo", budgets::alerts(file)),
