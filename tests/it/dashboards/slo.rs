@@ -4,12 +4,11 @@ use super::board::{Board, row};
 use super::panel::{Kind, Panel, lines, panel};
 use crate::alerts::{TargetFile, Threshold};
 
-/// Weighted by traffic: an average of ratios would count a quiet night like a busy day.
-fn budget_left(name: &str, threshold: &Threshold, bad: &str) -> Panel {
+/// Weighted by traffic: an average of ratios would count a quiet night like a busy day. `bad` and `all` are
+/// ranges of 30 days.
+fn budget_left(name: &str, threshold: &Threshold, bad: &str, all: &str) -> Panel {
     let budget = threshold.budget.unwrap();
-    let spent = format!(
-        "sum_over_time(({bad})[30d:5m]) / (sum_over_time(job:http_server_requests:rate5m{{$J}}[30d:5m]) > 0)"
-    );
+    let spent = format!("avg_over_time({bad}) / (avg_over_time({all}) > 0)");
     panel(
         Kind::Stat,
         format!("{name}: budget left over 30 days"),
@@ -58,9 +57,20 @@ pub(super) fn board(file: &TargetFile) -> Board {
     let failed = "job:http_server_requests_errors:rate5m{$J}";
     let late =
         "job:http_server_requests_slow:ratio_rate5m{$J} * job:http_server_requests:rate5m{$J}";
+    let all = "job:http_server_requests:rate5m{$J}";
     let left = vec![
-        budget_left("Errors", errors, failed),
-        budget_left("Latency", slow, late),
+        budget_left(
+            "Errors",
+            errors,
+            &format!("{failed}[30d]"),
+            &format!("{all}[30d]"),
+        ),
+        budget_left(
+            "Latency",
+            slow,
+            &format!("({late})[30d:1m]"),
+            &format!("{all}[30d:1m]"),
+        ),
     ];
     let burns = vec![
         burn(
