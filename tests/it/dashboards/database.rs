@@ -9,7 +9,7 @@ pub(super) fn board(file: &TargetFile) -> Board {
     let statements = vec![
         lines("Time by statement", "short")
             .says("Seconds a second that a statement runs", "spread over many", "one statement on top: look at its plan")
-            .asks("sum by (db_query_summary) (rate(db_client_operation_duration_seconds_sum{$S}[$W]))", "{{db_query_summary}}")
+            .asks("topk(10, sum by (db_query_summary) (rate(db_client_operation_duration_seconds_sum{$S}[$W])))", "{{db_query_summary}}")
             .runbook("StreamGateSlowQueries")
             .leads("profiles"),
         lines("P95 by statement", "s")
@@ -18,7 +18,7 @@ pub(super) fn board(file: &TargetFile) -> Board {
             .leads("profiles"),
         lines("Slow runs", "ops")
             .says("Runs over a second", "none", "see the plan in the slow log")
-            .asks("sum by (db_query_summary) (rate(db_client_slow_queries_total{$S}[$W]))", "{{db_query_summary}}")
+            .asks("topk(10, sum by (db_query_summary) (rate(db_client_slow_queries_total{$S}[$W])))", "{{db_query_summary}}")
             .limit(limit("slow_queries"))
             .runbook("StreamGateSlowQueries"),
     ];

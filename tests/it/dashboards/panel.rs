@@ -86,6 +86,10 @@ pub(super) fn lines(title: impl Into<String>, unit: &'static str) -> Panel {
     panel(Kind::Lines, title, unit)
 }
 
+fn quantile_of(quantile: f64, by: &str, histogram: &str) -> String {
+    format!("histogram_quantile({quantile}, sum by ({by}) (rate({histogram}_bucket{{$S}}[$W])))")
+}
+
 impl Panel {
     /// What it shows · what is good · what to do if it is not.
     pub(super) fn says(mut self, shows: &str, good: &str, otherwise: &str) -> Self {
@@ -106,25 +110,17 @@ impl Panel {
         self
     }
 
-    /// The three quantiles of a histogram; `by` tells lines apart, with its legend.
+    /// The three quantiles of a histogram; with `by` P95 of the ten highest, as a legend of fifty tells nothing.
     pub(super) fn quantiles(mut self, histogram: &str, by: Option<&str>) -> Self {
-        let quantiles: &[f64] = if by.is_some() {
-            &[0.95]
-        } else {
-            &[0.5, 0.95, 0.99]
+        let Some(by) = by else {
+            for quantile in [0.5, 0.95, 0.99] {
+                let expr = quantile_of(quantile, "le", histogram);
+                self = self.asks(&expr, &format!("P{:.0}", quantile * 100.0));
+            }
+            return self;
         };
-        for quantile in quantiles {
-            let grouped = by.map_or_else(|| "le".to_owned(), |by| format!("{by}, le"));
-            let expr = format!(
-                "histogram_quantile({quantile}, sum by ({grouped}) (rate({histogram}_bucket{{$S}}[$W])))"
-            );
-            let legend = by.map_or_else(
-                || format!("P{:.0}", quantile * 100.0),
-                |by| format!("{{{{{by}}}}}"),
-            );
-            self = self.asks(&expr, &legend);
-        }
-        self
+        let expr = quantile_of(0.95, &format!("{by}, le"), histogram);
+        self.asks(&format!("topk(10, {expr})"), &format!("{{{{{by}}}}}"))
     }
 
     /// Draws a target's two lines.
