@@ -57,7 +57,8 @@ where
 {
     match ask.method {
         Method::GET => list::<ContentFilter>(&app, ask.query, Media::of(&ask.headers)).await,
-        Method::POST => content_write::create(app, ask).await,
+        // In a box: the future of a write is large, and each read would carry its room.
+        Method::POST => Box::pin(content_write::create(app, ask)).await,
         _ => Err(Problem::MethodNotAllowed("GET, HEAD, POST")),
     }
 }
@@ -70,8 +71,8 @@ where
     let parsed = uuid("id", id);
     match ask.method {
         Method::GET => detail(&app, parsed?, ask.query, Media::of(&ask.headers)).await,
-        Method::PATCH => content_write::change(app, parsed?, ask).await,
-        Method::DELETE => content_write::remove(app, parsed?, ask).await,
+        Method::PATCH => Box::pin(content_write::change(app, parsed?, ask)).await,
+        Method::DELETE => Box::pin(content_write::remove(app, parsed?, ask)).await,
         _ => Err(Problem::MethodNotAllowed("GET, HEAD, PATCH, DELETE")),
     }
 }
