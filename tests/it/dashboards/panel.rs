@@ -215,9 +215,18 @@ impl Panel {
     fn links(&self) -> Value {
         let place =
             "${__url_time_range}&${datasource:queryparam}&${job:queryparam}&${instance:queryparam}";
+        // All that the schema wants of a link, though Grafana fills in what is not there.
         json!([{
+            "type": "link",
             "title": format!("More: {}", self.onward),
             "url": format!("/d/streamgate-{}?{place}", self.onward),
+            "icon": "",
+            "tooltip": "",
+            "tags": [],
+            "asDropdown": false,
+            "targetBlank": false,
+            "includeVars": false,
+            "keepTime": false,
         }])
     }
 
@@ -329,6 +338,7 @@ impl Panel {
             }),
             Kind::Lines => json!({
                 "legend": {
+                    "showLegend": true,
                     "displayMode": "table",
                     "placement": "bottom",
                     "calcs": ["mean", "max", "lastNotNull"],
@@ -338,7 +348,7 @@ impl Panel {
             Kind::Heatmap => json!({
                 "calculate": false,
                 "yAxis": { "unit": self.unit },
-                "color": { "mode": "scheme", "scheme": "Viridis", "steps": 64 },
+                "color": { "mode": "scheme", "exponent": 0.5, "fill": "orange", "reverse": false, "scheme": "Viridis", "steps": 64 },
                 "exemplars": { "color": "orange" },
             }),
             Kind::Table => json!({ "showHeader": true, "cellHeight": "sm" }),
