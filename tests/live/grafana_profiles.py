@@ -6,11 +6,11 @@ a line `skipped: why`. Exits 1 with the reason at the first thing that is not as
 
 import pathlib
 import re
-import shutil
 import subprocess
 import tempfile
 import time
 
+from npm import installed
 from service import ROOT, STREAMGATE, fail, free_port, get, wait_for_load
 
 CLIENT = ROOT / "tests" / "live" / "grafana"
@@ -19,20 +19,6 @@ SECONDS = 60
 GATHERED = 15
 # Samples that this asks for at least: each journey of the load is then among them.
 SAMPLES = 60
-
-
-def installed(folder):
-    """Whether npm could put the client's packages into a folder."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        print("skipped: no node or npm")
-        return False
-    for path in CLIENT.iterdir():
-        shutil.copy(path, folder)
-    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, timeout=300)
-    if result.returncode:
-        print(f"skipped: npm could not install the client ({result.stderr.decode()[-200:].strip()!r})")
-    return result.returncode == 0
 
 
 def recorded(agent):
@@ -63,7 +49,7 @@ def ask(agent, folder):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        if not installed(pathlib.Path(folder)):
+        if not installed(CLIENT, pathlib.Path(folder)):
             return
         public, port = free_port(), free_port()
         demo = subprocess.Popen(

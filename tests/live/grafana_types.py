@@ -6,10 +6,10 @@ the compiler says, and also when it says nothing of a dashboard that was broken 
 
 import json
 import pathlib
-import shutil
 import subprocess
 import tempfile
 
+from npm import installed
 from service import ROOT, fail
 
 TYPES = ROOT / "tests" / "live" / "grafana_types"
@@ -55,17 +55,9 @@ def broken(board):
 
 
 def main():
-    if not shutil.which("node") or not shutil.which("npm"):
-        print("skipped: no node or npm")
-        return
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        for path in TYPES.iterdir():
-            shutil.copy(path, folder)
-        install = "npm install --no-audit --no-fund --ignore-scripts --loglevel=error".split()
-        result = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=300)
-        if result.returncode:
-            print(f"skipped: npm could not install Grafana's types ({result.stderr[-200:].strip()!r})")
+        if not installed(TYPES, folder):
             return
         boards = {path.stem: json.loads(path.read_text()) for path in (ROOT / "dashboards").glob("*.json")}
         count = 0
