@@ -24,13 +24,13 @@ mod world;
 mod yaml;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rule::{Group, Rule};
 use scenario::Scenario;
 pub(crate) use target_file::{Op, TargetFile, Threshold};
 
-pub(crate) fn root() -> &'static Path {
+fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -68,7 +68,7 @@ const MADE: &str =
     "# Made from targets.toml by tests/it/alerts: STREAMGATE_WRITE=1 cargo test --test it alerts\n";
 
 /// The files as they should be.
-fn made() -> Vec<(PathBuf, String)> {
+fn made() -> [(&'static str, String); 3] {
     let file = target_file();
     let groups = groups(&file);
     let rules = yaml::document(MADE, &rule::rules_file(&groups, &file));
@@ -86,28 +86,31 @@ fn made() -> Vec<(PathBuf, String)> {
         MADE,
         &scenario::tests_file(&week_seen::all(), "5m", &groups),
     );
-    vec![
-        ("alerts/streamgate.rules.yml".into(), rules),
-        ("alerts/tests/hours.test.yml".into(), hours),
-        ("alerts/tests/week.test.yml".into(), week),
+    [
+        ("alerts/streamgate.rules.yml", rules),
+        ("alerts/tests/hours.test.yml", hours),
+        ("alerts/tests/week.test.yml", week),
     ]
+}
+
+/// Holds a committed file against what is made from `targets.toml`, or writes it where that is asked for.
+pub(crate) fn is_as_made(path: &str, text: &str) {
+    let whole = root().join(path);
+    if std::env::var_os("STREAMGATE_WRITE").is_some() {
+        std::fs::create_dir_all(whole.parent().unwrap()).unwrap();
+        std::fs::write(&whole, text).unwrap();
+    }
+    let committed = std::fs::read_to_string(&whole).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{path}: not as made from targets.toml; STREAMGATE_WRITE=1 writes it"
+    );
 }
 
 #[test]
 fn alerts_are_as_generated() {
-    let write = std::env::var_os("STREAMGATE_WRITE").is_some();
     for (path, text) in made() {
-        let whole = root().join(&path);
-        if write {
-            std::fs::create_dir_all(whole.parent().unwrap()).unwrap();
-            std::fs::write(&whole, &text).unwrap();
-        }
-        let committed = std::fs::read_to_string(&whole).unwrap_or_default();
-        assert!(
-            committed == text,
-            "{}: not as made from targets.toml; STREAMGATE_WRITE=1 writes it",
-            path.display()
-        );
+        is_as_made(path, &text);
     }
 }
 

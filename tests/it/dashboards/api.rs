@@ -1,7 +1,7 @@
 //! Requests by route: how many, how fast, how large, and which were turned away.
 
 use super::board::{Board, row};
-use super::panel::{Kind, lines, panel};
+use super::panel::{Kind, against, lines, panel};
 use crate::alerts::TargetFile;
 
 pub(super) fn board(file: &TargetFile) -> Board {
@@ -18,7 +18,7 @@ pub(super) fn board(file: &TargetFile) -> Board {
             .runbook("StreamGateErrorRateAboveTarget")
             .leads("slo")
             .wide(8),
-        panel(Kind::Table, format!("P95 by route, target {} {} ms", target.op.sign(), target.must * 1000.0), "s")
+        panel(Kind::Table, format!("P95 by route, {}", against(target)), "s")
             .says(p95, "under the target", "open the profile of the route")
             .asks("sort_desc(histogram_quantile(0.95, sum by (http_route, le) (rate(http_server_request_duration_seconds_bucket{$S}[$W]))))", "{{http_route}}")
             .target(target)
@@ -39,24 +39,17 @@ pub(super) fn board(file: &TargetFile) -> Board {
             )
             .leads("cache")
             .wide(12),
-        lines(
-            format!(
-                "P95 by route, target {} {} ms",
-                target.op.sign(),
-                target.must * 1000.0
-            ),
-            "s",
-        )
-        .says(
-            p95,
-            "under the line",
-            "open an exemplar, or the profile of that time",
-        )
-        .quantiles("http_server_request_duration_seconds", Some("http_route"))
-        .target(target)
-        .runbook("StreamGateLatencyP95AboveTarget")
-        .leads("profiles")
-        .wide(12),
+        lines(format!("P95 by route, {}", against(target)), "s")
+            .says(
+                p95,
+                "under the line",
+                "open an exemplar, or the profile of that time",
+            )
+            .quantiles("http_server_request_duration_seconds", Some("http_route"))
+            .target(target)
+            .runbook("StreamGateLatencyP95AboveTarget")
+            .leads("profiles")
+            .wide(12),
         lines("Time to the first byte, P95 by route", "s")
             .says(
                 "Time until the answer's head left",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::panel::Panel;
+use super::panel::{Panel, SELECTED, prometheus};
 use crate::alerts::TargetFile;
 
 /// The last version of Grafana's classic format; later ones are of another kind and migrated to.
@@ -116,7 +116,7 @@ impl Board {
                 "name": name,
                 "label": label,
                 "type": "query",
-                "datasource": { "type": "prometheus", "uid": "${datasource}" },
+                "datasource": prometheus(),
                 "query": query,
                 "refresh": 2,
                 "sort": 1,
@@ -172,12 +172,11 @@ impl Board {
 
 /// What happened meanwhile: restarts, faults that were switched on, and what fires for dashboards only.
 fn annotations() -> Vec<Value> {
-    let selected = "job=~\"$job\",instance=~\"$instance\"";
     let note = |name: &str, colour: &str, expr: String, text: &str| {
         json!({
             "name": name,
             "enable": true,
-            "datasource": { "type": "prometheus", "uid": "${datasource}" },
+            "datasource": prometheus(),
             "iconColor": colour,
             "target": { "refId": "Anno", "expr": expr },
             // Where older ones look for it.
@@ -191,13 +190,13 @@ fn annotations() -> Vec<Value> {
         note(
             "Restarts",
             "purple",
-            format!("changes(process_start_time_seconds{{{selected}}}[2m]) > 0"),
+            format!("changes(process_start_time_seconds{{{SELECTED}}}[2m]) > 0"),
             "{{instance}} has started again",
         ),
         note(
             "Faults",
             "orange",
-            format!("streamgate_fault_active{{{selected}}} > 0"),
+            format!("streamgate_fault_active{{{SELECTED}}} > 0"),
             "{{fault}} is switched on at {{instance}}",
         ),
         note(

@@ -1,14 +1,14 @@
 //! The three cache levels.
 
 use super::board::{Board, row};
-use super::panel::{Panel, lines};
+use super::panel::{Panel, against, lines};
 use crate::alerts::{TargetFile, Threshold};
 
 fn ratio(level: &str, threshold: &Threshold) -> Panel {
     let title = format!(
-        "{} hit ratio by class, target > {} %",
+        "{} hit ratio by class, {}",
         level.to_uppercase(),
-        threshold.must * 100.0
+        against(threshold)
     );
     lines(title, "percentunit")
         .says(

@@ -14,7 +14,7 @@ mod rules;
 mod runtime;
 mod slo;
 
-use crate::alerts::{TargetFile, root, target_file};
+use crate::alerts::{TargetFile, is_as_made, read, target_file};
 use board::Board;
 
 fn boards(file: &TargetFile) -> Vec<Board> {
@@ -32,27 +32,16 @@ fn boards(file: &TargetFile) -> Vec<Board> {
 
 #[test]
 fn dashboards_are_as_generated() {
-    let write = std::env::var_os("STREAMGATE_WRITE").is_some();
     let file = target_file();
     for board in boards(&file) {
-        let path = root().join(format!("dashboards/{}.json", board.uid()));
-        let text = format!("{:#}\n", board.json(&file));
-        if write {
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, &text).unwrap();
-        }
-        let committed = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            committed == text,
-            "{}: not as made from targets.toml; STREAMGATE_WRITE=1 writes it",
-            path.display()
-        );
+        let path = format!("dashboards/{}.json", board.uid());
+        is_as_made(&path, &format!("{:#}\n", board.json(&file)));
     }
 }
 
 #[test]
 fn the_readme_names_every_dashboard_and_no_other() {
-    let text = std::fs::read_to_string(root().join("dashboards/README.md")).unwrap();
+    let text = read("dashboards/README.md");
     let named: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next())

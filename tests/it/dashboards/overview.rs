@@ -1,7 +1,7 @@
 //! The first look: every target, then the nine key metrics of the guide.
 
 use super::board::{Board, row};
-use super::panel::{Kind, Panel, lines, panel};
+use super::panel::{Kind, Panel, against, lines, panel};
 use crate::alerts::{TargetFile, Threshold};
 
 /// A target as a number with its verdict's colour; the title says against what.
@@ -14,13 +14,8 @@ fn tile(threshold: &Threshold, name: &str, expr: &str, onward: &'static str) -> 
             "s"
         }
     };
-    let shown = match unit {
-        "percentunit" => format!("{} %", threshold.must * 100.0),
-        "s" => format!("{} ms", threshold.must * 1000.0),
-        _ => format!("{}/s", threshold.must),
-    };
-    let op = threshold.op.sign();
-    panel(Kind::Stat, format!("{name}, target {op} {shown}"), unit)
+    let title = format!("{name}, {}", against(threshold));
+    panel(Kind::Stat, title, unit)
         .asks(expr, name)
         .target(threshold)
         .leads(onward)
@@ -129,13 +124,13 @@ pub(super) fn board(file: &TargetFile) -> Board {
             .says("Answers a second by status", "few 5xx", "see the routes that fail")
             .asks("sum by (http_response_status_code) (rate(http_server_request_duration_seconds_count{$S}[$W]))", "{{http_response_status_code}}")
             .leads("api"),
-        lines(format!("Error ratio, target {} {} %", target.error_ratio.op.sign(), target.error_ratio.must * 100.0), "percentunit")
+        lines(format!("Error ratio, {}", against(&target.error_ratio)), "percentunit")
             .says("Share of requests answered 5xx, over 5 minutes", "under the line", "see what burns the budget")
             .asks("job:http_server_requests_errors:ratio_rate5m{$J}", "{{job}}")
             .target(&target.error_ratio)
             .runbook("StreamGateErrorRateAboveTarget")
             .leads("slo"),
-        lines(format!("Latency, P95 target {} {} ms", target.latency_p95.op.sign(), target.latency_p95.must * 1000.0), "s")
+        lines(format!("Latency, P95 {}", against(&target.latency_p95)), "s")
             .says("Time from the request's head to the end of the answer", "P95 under the line", "open an exemplar, or the profile of that time")
             .quantiles("http_server_request_duration_seconds", None)
             .target(&target.latency_p95)
@@ -143,7 +138,7 @@ pub(super) fn board(file: &TargetFile) -> Board {
             .leads("api"),
     ];
     let cache = vec![
-        lines("Hit ratio by level, L1 target > 90 %", "percentunit")
+        lines(format!("Hit ratio by level, L1 {}", against(&target.cache_hit_l1)), "percentunit")
             .says("Lookups that a level answered, of those that asked it; a level that does not exist has no line", "L1 above its line once warm", "see classes and invalidations")
             .asks("job_level:cache_hits:ratio_rate15m{$J}", "{{cache_level}}")
             .target(&target.cache_hit_l1)
@@ -157,21 +152,21 @@ pub(super) fn board(file: &TargetFile) -> Board {
             .wide(12),
     ];
     let resources = vec![
-        lines("CPU of the limit, target < 70 %", "percentunit")
+        lines(format!("CPU of the limit, {}", against(&target.cpu)), "percentunit")
             .says("Processor time of the cores the process may use", "under the line", "open the CPU profile")
             .asks("instance:process_cpu:ratio_rate5m{$S}", "{{instance}}")
             .target(&target.cpu)
             .runbook("StreamGateCPUHigh")
             .leads("profiles")
             .wide(6),
-        lines("Memory of the limit, target < 80 %", "percentunit")
+        lines(format!("Memory of the limit, {}", against(&target.memory)), "percentunit")
             .says("Resident memory of what the process may use", "under the line and level", "open the heap profile")
             .asks("instance:process_memory:ratio{$S}", "{{instance}}")
             .target(&target.memory)
             .runbook("StreamGateMemoryHigh")
             .leads("profiles")
             .wide(6),
-        lines("Disk busy, target < 70 %", "percentunit")
+        lines(format!("Disk busy, {}", against(&target.disk_busy)), "percentunit")
             .says("Share of time with a request in flight, by device", "under the line", "see the pressure stalls beside it")
             .asks("instance_device:system_disk_io:ratio_rate5m{$S}", "{{instance}} {{system_device}}")
             .target(&target.disk_busy)

@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 use crate::alerts::{Op, Threshold};
 
 /// The data source that panels of metrics ask.
-const PROMETHEUS: &str = "${datasource}";
+pub(super) fn prometheus() -> Value {
+    json!({ "type": "prometheus", "uid": "${datasource}" })
+}
+
+/// The chosen instances of the chosen jobs.
+pub(super) const SELECTED: &str = "job=~\"$job\",instance=~\"$instance\"";
 
 /// How a panel draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +91,19 @@ pub(super) fn lines(title: impl Into<String>, unit: &'static str) -> Panel {
     panel(Kind::Lines, title, unit)
 }
 
+/// A target for a title, in the unit that people say it in.
+pub(super) fn against(threshold: &Threshold) -> String {
+    let (op, must) = (threshold.op.sign(), threshold.must);
+    match threshold.unit.as_str() {
+        "ratio" => format!("target {op} {} %", must * 100.0),
+        "s" => format!("target {op} {} ms", must * 1000.0),
+        unit => {
+            assert_eq!(unit, "1/s");
+            format!("target {op} {must}/s")
+        }
+    }
+}
+
 fn quantile_of(quantile: f64, by: &str, histogram: &str) -> String {
     format!("histogram_quantile({quantile}, sum by ({by}) (rate({histogram}_bucket{{$S}}[$W])))")
 }
@@ -100,7 +118,7 @@ impl Panel {
     /// Asks; `$S` stands for the selectors of job and instance, `$J` for that of the job alone.
     pub(super) fn asks(mut self, expr: &str, legend: &str) -> Self {
         let expr = expr
-            .replace("$S", "job=~\"$job\",instance=~\"$instance\"")
+            .replace("$S", SELECTED)
             .replace("$J", "job=~\"$job\"")
             .replace("$W", "$__rate_interval");
         self.queries.push(Query {
@@ -208,7 +226,7 @@ impl Panel {
     fn source(&self) -> Value {
         match self.profile {
             Some(_) => json!({ "type": "grafana-pyroscope-datasource", "uid": "${profiles}" }),
-            None => json!({ "type": "prometheus", "uid": PROMETHEUS }),
+            None => prometheus(),
         }
     }
 

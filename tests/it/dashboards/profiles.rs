@@ -1,7 +1,7 @@
 //! Flame graphs, drawn from what the agent itself answers: no profile server.
 
 use super::board::{Board, row};
-use super::panel::{Kind, lines, panel};
+use super::panel::{Kind, against, lines, panel};
 use crate::alerts::TargetFile;
 
 pub(super) fn board(file: &TargetFile) -> Board {
@@ -13,18 +13,21 @@ pub(super) fn board(file: &TargetFile) -> Board {
             .leads("runtime")
     };
     let cpu = vec![
-        lines("CPU of the limit, target < 70 %", "percentunit")
-            .says(
-                "Processor time of the cores the process may use",
-                "under the line",
-                "mark the time that is high: the graph below follows",
-            )
-            .asks("instance:process_cpu:ratio_rate5m{$S}", "{{instance}}")
-            .target(&target.cpu)
-            .runbook("StreamGateCPUHigh")
-            .leads("runtime")
-            .wide(12),
-        lines("P95, target < 200 ms", "s")
+        lines(
+            format!("CPU of the limit, {}", against(&target.cpu)),
+            "percentunit",
+        )
+        .says(
+            "Processor time of the cores the process may use",
+            "under the line",
+            "mark the time that is high: the graph below follows",
+        )
+        .asks("instance:process_cpu:ratio_rate5m{$S}", "{{instance}}")
+        .target(&target.cpu)
+        .runbook("StreamGateCPUHigh")
+        .leads("runtime")
+        .wide(12),
+        lines(format!("P95, {}", against(&target.latency_p95)), "s")
             .says(
                 "Time below which 95 % of requests are answered",
                 "under the line",

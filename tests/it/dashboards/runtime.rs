@@ -1,22 +1,25 @@
 //! What the process uses of its limits, and whether its runtime keeps up.
 
 use super::board::{Board, row};
-use super::panel::{Kind, lines, panel};
+use super::panel::{Kind, against, lines, panel};
 use crate::alerts::TargetFile;
 
 pub(super) fn board(file: &TargetFile) -> Board {
     let target = &file.target;
     let cpu = vec![
-        lines("CPU of the limit, target < 70 %", "percentunit")
-            .says(
-                "Processor time of the cores the process may use",
-                "under the line",
-                "open the CPU profile",
-            )
-            .asks("instance:process_cpu:ratio_rate5m{$S}", "{{instance}}")
-            .target(&target.cpu)
-            .runbook("StreamGateCPUHigh")
-            .leads("profiles"),
+        lines(
+            format!("CPU of the limit, {}", against(&target.cpu)),
+            "percentunit",
+        )
+        .says(
+            "Processor time of the cores the process may use",
+            "under the line",
+            "open the CPU profile",
+        )
+        .asks("instance:process_cpu:ratio_rate5m{$S}", "{{instance}}")
+        .target(&target.cpu)
+        .runbook("StreamGateCPUHigh")
+        .leads("profiles"),
         lines(
             "Stalled for want of a processor, disk or memory",
             "percentunit",
@@ -42,16 +45,19 @@ pub(super) fn board(file: &TargetFile) -> Board {
             ),
     ];
     let memory = vec![
-        lines("Memory of the limit, target < 80 %", "percentunit")
-            .says(
-                "Resident memory of what the process may use",
-                "under the line and level",
-                "open the heap profile",
-            )
-            .asks("instance:process_memory:ratio{$S}", "{{instance}}")
-            .target(&target.memory)
-            .runbook("StreamGateMemoryHigh")
-            .leads("profiles"),
+        lines(
+            format!("Memory of the limit, {}", against(&target.memory)),
+            "percentunit",
+        )
+        .says(
+            "Resident memory of what the process may use",
+            "under the line and level",
+            "open the heap profile",
+        )
+        .asks("instance:process_memory:ratio{$S}", "{{instance}}")
+        .target(&target.memory)
+        .runbook("StreamGateMemoryHigh")
+        .leads("profiles"),
         lines("Allocated beside resident", "bytes")
             .says(
                 "What the program holds, and what the allocator holds for it",
@@ -77,7 +83,7 @@ pub(super) fn board(file: &TargetFile) -> Board {
             .leads("profiles"),
     ];
     let disk = vec![
-        lines("Disk busy, target < 70 %", "percentunit")
+        lines(format!("Disk busy, {}", against(&target.disk_busy)), "percentunit")
             .says("Share of time with a request in flight, by device; a fast disk may do more while it is busy", "under the line", "see the stalls above")
             .asks("instance_device:system_disk_io:ratio_rate5m{$S}", "{{instance}} {{system_device}}")
             .target(&target.disk_busy)

@@ -1,7 +1,7 @@
 //! What is left of the objectives' budgets, and how fast it goes.
 
 use super::board::{Board, row};
-use super::panel::{Kind, Panel, lines, panel};
+use super::panel::{Kind, Panel, against, lines, panel};
 use crate::alerts::{TargetFile, Threshold};
 
 /// Weighted by traffic: an average of ratios would count a quiet night like a busy day. `bad` and `all` are
@@ -87,7 +87,7 @@ pub(super) fn board(file: &TargetFile) -> Board {
         ),
     ];
     let shares = vec![
-        lines("Failed share, target < 1 %", "percentunit")
+        lines(format!("Failed share, {}", against(errors)), "percentunit")
             .says(
                 "Share of requests answered 5xx",
                 "under the line",
