@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.parse
 
-from service import ROOT, STREAMGATE, fail, free_port, get, wait_for_load
+from service import ROOT, demo, fail, free_port, get, wait_for_load
 
 SECONDS = 100
 # The agent's table looks at a minute, and so do the rules below.
@@ -145,15 +145,8 @@ def tiles(prometheus, agent):
 def main():
     if not shutil.which("prometheus"):
         return print("skipped: no Prometheus")
-    public, port = free_port(), free_port()
-    agent = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as folder:
-        demo = subprocess.Popen(
-            [STREAMGATE, "demo", "--duration", f"{SECONDS}s", "--rate", "500"]
-            + ["--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{port}", "--out", folder],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    with tempfile.TemporaryDirectory() as folder, demo(folder, SECONDS, 500) as port:
+        agent = f"http://127.0.0.1:{port}"
         prometheus = None
         try:
             wait_for_load(agent)
@@ -184,8 +177,6 @@ def main():
                 wrong.append("no exemplar of a latency")
             wrong += tiles(prometheus, agent)
         finally:
-            demo.kill()
-            demo.wait()
             if prometheus:
                 prometheus.stop()
     if wrong:

@@ -15,7 +15,7 @@ import time
 import urllib.request
 
 from npm import installed
-from service import ROOT, STREAMGATE, fail, free_port, wait_for_load
+from service import ROOT, demo, fail, wait_for_load
 
 PAGE = ROOT / "tests" / "live" / "grafana_flamegraph"
 PICTURE = ROOT / "target" / "grafana-flamegraph.png"
@@ -68,18 +68,8 @@ def main():
         folder = pathlib.Path(folder)
         if not installed(PAGE, folder):
             return
-        public, port = free_port(), free_port()
-        demo = subprocess.Popen(
-            [STREAMGATE, "demo", "--duration", "60s", "--rate", "300"]
-            + ["--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{port}", "--out", folder / "out"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
+        with demo(folder / "out", 60, 300) as port:
             answered = answer(f"http://127.0.0.1:{port}")
-        finally:
-            demo.kill()
-            demo.wait()
         (folder / "answer.json").write_bytes(answered)
         bundled = subprocess.run(
             [folder / "node_modules/.bin/esbuild", *BUNDLE, '--define:process.env.NODE_ENV="production"'],

@@ -11,7 +11,7 @@ import tempfile
 import time
 
 from npm import installed
-from service import ROOT, STREAMGATE, fail, free_port, get, wait_for_load
+from service import ROOT, demo, fail, get, wait_for_load
 
 CLIENT = ROOT / "tests" / "live" / "grafana"
 SECONDS = 60
@@ -51,18 +51,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         if not installed(CLIENT, pathlib.Path(folder)):
             return
-        public, port = free_port(), free_port()
-        demo = subprocess.Popen(
-            [STREAMGATE, "demo", "--duration", f"{SECONDS}s", "--rate", "300"]
-            + ["--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{port}", "--out", folder],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
+        with demo(folder, SECONDS, 300) as port:
             ask(f"http://127.0.0.1:{port}", folder)
-        finally:
-            demo.kill()
-            demo.wait()
     print("1 passed, 0 failed")
 
 

@@ -1,8 +1,10 @@
 """What all live tests need: the program, an address, a request, a failure."""
 
+import contextlib
 import json
 import pathlib
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
@@ -27,6 +29,23 @@ def get(url, headers=None, timeout=60):
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return answer.status, headers, answer.read()
+
+
+@contextlib.contextmanager
+def demo(folder, seconds, rate):
+    """A demo whose pictures go to the folder and whose words nobody hears; the port of its agent."""
+    public, port = free_port(), free_port()
+    process = subprocess.Popen(
+        [STREAMGATE, "demo", "--duration", f"{seconds}s", "--rate", str(rate)]
+        + ["--public", f"127.0.0.1:{public}", "--agent", f"127.0.0.1:{port}", "--out", folder],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait_for_load(agent):
